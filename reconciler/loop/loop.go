@@ -55,8 +55,9 @@ type waitError struct{ after time.Duration }
 
 func (e waitError) Error() string { return fmt.Sprintf("wait %s", e.after) }
 
-// Wait returns the error with which Reconcile asks to be called again after d even if nothing changes.
-func Wait(d time.Duration) error { return waitError{d} }
+// Wait returns the error with which Reconcile asks to be called again after d even if nothing changes. A time that
+// has passed already means at once.
+func Wait(d time.Duration) error { return waitError{max(d, time.Millisecond)} }
 
 // stalledError cannot be mended by trying again.
 type stalledError struct{ err error }

@@ -1,0 +1,105 @@
+package loop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/slipway-dev/slipway/apiserver/store"
+)
+
+// Run runs c until ctx ends and returns nil when its workers have stopped. It returns an error when an input cannot
+// be watched at all (forbidden, or no such kind); a watch that breaks is resumed instead.
+func Run(ctx context.Context, client store.Reader, log *slog.Logger, c Controller) error {
+	log = log.With("controller", c.Name)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	q := newQueue()
+	var running sync.WaitGroup
+	for _, in := range c.Inputs {
+		running.Go(func() {
+			if err := watch(ctx, client, log, in, q.add); err != nil {
+				cancel(fmt.Errorf("run %s: %w", c.Name, err))
+			}
+		})
+	}
+	for range max(1, c.Workers) {
+		running.Go(func() { work(ctx, log, c, q) })
+	}
+	<-ctx.Done()
+	q.close()
+	running.Wait()
+	if err := context.Cause(ctx); !isDone(err) {
+		return err
+	}
+	return nil
+}
+
+// work takes keys from q until it is closed.
+func work(ctx context.Context, log *slog.Logger, c Controller, q *queue) {
+	for {
+		key, ok := q.next()
+		if !ok {
+			return
+		}
+		err := turn(ctx, c, key)
+		transient, stalled, after := class(err)
+		failures := q.done(key, outcome{failed: transient, after: after})
+		if ctx.Err() == nil {
+			report(ctx, log, turnResult{key: key, err: err, failures: failures, stalled: stalled})
+		}
+	}
+}
+
+// turn is one call of Reconcile. A panic becomes an error of this key: a mistake met by one object must not end the
+// process that other objects live in.
+func turn(ctx context.Context, c Controller, key Key) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("reconcile %s: panic: %v\n%s", key, p, debug.Stack())
+		}
+	}()
+	return c.Reconcile(ctx, key)
+}
+
+type turnResult struct {
+	key      Key
+	err      error
+	failures int
+	stalled  bool
+}
+
+// report logs a turn that went wrong: a stalled one once, a failing one when it starts and each time the number of
+// failures has doubled. A conflict only means that somebody else was faster: plan again.
+func report(ctx context.Context, log *slog.Logger, r turnResult) {
+	switch {
+	case r.stalled:
+		log.LogAttrs(ctx, slog.LevelWarn, "stalled", slog.String("key", r.key.String()), slog.Any("err", r.err))
+	case r.failures == 0 || r.failures&(r.failures-1) != 0:
+	case apierrors.IsConflict(r.err) && r.failures < 8:
+	default:
+		log.LogAttrs(ctx, slog.LevelWarn, "reconcile", slog.String("key", r.key.String()), slog.Int("failures", r.failures), slog.Any("err", r.err))
+	}
+}
+
+// sleep waits for d and reports whether ctx is still alive.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func isDone(err error) bool {
+	return err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
