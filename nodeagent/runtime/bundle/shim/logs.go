@@ -1,0 +1,133 @@
+package shim
+
+import (
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/slipway-dev/slipway/nodeagent/runtime/bundle/crilog"
+)
+
+// LogScheme begins the stdout address of a container whose output this shim writes to a log file:
+// "slipway-log:///var/log/pods/x/0.log?bytes=10485760&files=5".
+const LogScheme = "slipway-log"
+
+// target is where a container's log goes.
+type target struct {
+	path   string
+	limits crilog.Limits
+}
+
+// parseTarget reads a stdout address. ok is false when the address is not of LogScheme.
+func parseTarget(address string) (t target, ok bool, err error) {
+	if !strings.HasPrefix(address, LogScheme+":") {
+		return target{}, false, nil
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		return target{}, true, fmt.Errorf("parse log address: %w", err)
+	}
+	if !filepath.IsAbs(u.Path) {
+		return target{}, true, fmt.Errorf("parse log address %q: the path is not absolute", address)
+	}
+	t = target{path: u.Path, limits: crilog.DefaultLimits}
+	query := u.Query()
+	if v := query.Get("bytes"); v != "" {
+		if t.limits.Bytes, err = strconv.ParseInt(v, 10, 64); err != nil {
+			return target{}, true, fmt.Errorf("parse log address: bytes: %w", err)
+		}
+	}
+	if v := query.Get("files"); v != "" {
+		if t.limits.Files, err = strconv.Atoi(v); err != nil {
+			return target{}, true, fmt.Errorf("parse log address: files: %w", err)
+		}
+	}
+	return t, true, nil
+}
+
+// output is one container's way from its pipes to its log file.
+type output struct {
+	holders []*os.File // keep the pipes open until the container's writers are there
+	pipes   []string
+	done    chan struct{}
+}
+
+// openOutput makes one named pipe per stream in dir and begins copying them to the log. release must be called when
+// the writers have opened the pipes, or never will.
+func openOutput(dir string, t target, streams ...crilog.Stream) (_ *output, err error) {
+	o := &output{done: make(chan struct{})}
+	var readers []*os.File
+	defer func() {
+		if err != nil {
+			o.release()
+			for _, r := range readers {
+				r.Close()
+			}
+		}
+	}()
+	for _, stream := range streams {
+		path := filepath.Join(dir, string(stream)+".pipe")
+		if err := makePipe(path); err != nil {
+			return nil, err
+		}
+		o.pipes = append(o.pipes, path)
+		holder, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			return nil, err
+		}
+		o.holders = append(o.holders, holder)
+		reader, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return nil, err
+		}
+		readers = append(readers, reader)
+	}
+	file := crilog.Open(t.path, t.limits)
+	var wg sync.WaitGroup
+	for i, reader := range readers {
+		wg.Go(func() {
+			crilog.Copy(file, streams[i], reader)
+			reader.Close()
+		})
+	}
+	go func() {
+		wg.Wait()
+		file.Close()
+		close(o.done)
+	}()
+	return o, nil
+}
+
+func (o *output) release() {
+	for _, path := range o.pipes {
+		os.Remove(path)
+	}
+	for _, holder := range o.holders {
+		holder.Close()
+	}
+	o.holders, o.pipes = nil, nil
+}
+
+// drained waits until everything written is in the log file, at most for the time given.
+func (o *output) drained(atMost time.Duration) {
+	timer := time.NewTimer(atMost)
+	defer timer.Stop()
+	select {
+	case <-o.done:
+	case <-timer.C:
+	}
+}
+
+func makePipe(path string) error {
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		return &os.PathError{Op: "mkfifo", Path: path, Err: err}
+	}
+	return nil
+}
