@@ -1,0 +1,176 @@
+// Package health says how an object is doing, in the words of kstatus: Current, InProgress, Failed, Terminating,
+// NotFound, Unknown; and finds the first real cause why a workload is not there yet. It is pure: it reads the
+// objects it is given and nothing else.
+package health
+
+import (
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/slipway-dev/slipway/apiserver/api"
+)
+
+// Status is how an object is doing.
+type Status string
+
+// Statuses, named as in kstatus.
+const (
+	Current     Status = "Current"     // as asked for
+	InProgress  Status = "InProgress"  // on the way
+	Failed      Status = "Failed"      // cannot become current without a change
+	Terminating Status = "Terminating" // being deleted
+	NotFound    Status = "NotFound"
+	Unknown     Status = "Unknown"
+)
+
+// Health is an object's status and why.
+type Health struct {
+	Status  Status
+	Message string // one line; empty when Current
+	// Ready and Wanted count replicas, for workloads.
+	Ready, Wanted int32
+	// Cause is the first real reason found in the object's Pods: "Pod web-abc: container app: CrashLoopBackOff: exit 1".
+	Cause string
+	// Stuck says that the cause will not pass by waiting: the image does not exist, a container keeps crashing.
+	Stuck bool
+}
+
+// Of returns the health of obj. Nil is NotFound. For Deployments and ReplicaSets, pods are the Pods that belong to
+// the newest state of obj; they only serve to find a cause.
+func Of(obj api.Object, pods []*corev1.Pod) Health {
+	if obj == nil {
+		return Health{Status: NotFound, Message: "not found"}
+	}
+	if obj.GetDeletionTimestamp() != nil {
+		return Health{Status: Terminating, Message: "is being deleted"}
+	}
+	switch o := obj.(type) {
+	case *appsv1.Deployment:
+		return withCause(deployment(o), pods)
+	case *appsv1.ReplicaSet:
+		return withCause(replicaSet(o), pods)
+	case *corev1.Pod:
+		return pod(o)
+	case *corev1.Service:
+		return service(o)
+	case *corev1.Namespace:
+		if o.Status.Phase == corev1.NamespaceTerminating {
+			return Health{Status: Terminating, Message: "is being deleted"}
+		}
+	}
+	return Health{Status: Current}
+}
+
+func waiting(format string, args ...any) Health {
+	return Health{Status: InProgress, Message: fmt.Sprintf(format, args...)}
+}
+
+// deployment follows kstatus: the controller has seen the spec, every replica is updated and available, no old one
+// is left.
+func deployment(d *appsv1.Deployment) Health {
+	wanted := int32(1)
+	if d.Spec.Replicas != nil {
+		wanted = *d.Spec.Replicas
+	}
+	h := deploymentStatus(d, wanted)
+	h.Wanted = wanted
+	h.Ready = min(d.Status.AvailableReplicas, d.Status.UpdatedReplicas)
+	if d.Status.ObservedGeneration < d.Generation {
+		h.Ready = 0
+	}
+	return h
+}
+
+func deploymentStatus(d *appsv1.Deployment, wanted int32) Health {
+	s := d.Status
+	if s.ObservedGeneration < d.Generation {
+		return waiting("waiting for the controller to see it")
+	}
+	for _, c := range s.Conditions {
+		if c.Type == appsv1.DeploymentProgressing && c.Reason == "ProgressDeadlineExceeded" {
+			return Health{Status: Failed, Message: "progress deadline exceeded", Stuck: true}
+		}
+	}
+	switch {
+	case d.Spec.Paused && s.UpdatedReplicas < wanted:
+		return waiting("is paused: %d of %d updated", s.UpdatedReplicas, wanted)
+	case s.UpdatedReplicas < wanted:
+		return waiting("%d of %d updated", s.UpdatedReplicas, wanted)
+	case s.Replicas > s.UpdatedReplicas:
+		return waiting("%d old to remove", s.Replicas-s.UpdatedReplicas)
+	case s.AvailableReplicas < wanted:
+		return waiting("%d of %d ready", s.AvailableReplicas, wanted)
+	}
+	return Health{Status: Current}
+}
+
+func replicaSet(r *appsv1.ReplicaSet) Health {
+	wanted := int32(1)
+	if r.Spec.Replicas != nil {
+		wanted = *r.Spec.Replicas
+	}
+	h := Health{Status: Current}
+	switch s := r.Status; {
+	case s.ObservedGeneration < r.Generation:
+		h = waiting("waiting for the controller to see it")
+	case s.Replicas > wanted:
+		h = waiting("%d to remove", s.Replicas-wanted)
+	case s.AvailableReplicas < wanted:
+		h = waiting("%d of %d ready", s.AvailableReplicas, wanted)
+	}
+	h.Wanted, h.Ready = wanted, min(r.Status.AvailableReplicas, wanted)
+	return h
+}
+
+func service(s *corev1.Service) Health {
+	if s.Spec.Type != corev1.ServiceTypeExternalName && s.Spec.ClusterIP == "" {
+		return waiting("waiting for an address")
+	}
+	return Health{Status: Current}
+}
+
+// pod follows kstatus: Ready or succeeded is Current, everything else is on its way unless its cause says it is not.
+func pod(p *corev1.Pod) Health {
+	h := Health{Status: InProgress, Wanted: 1}
+	cause, stuck := podCause(p)
+	switch {
+	case p.Status.Phase == corev1.PodSucceeded:
+		return Health{Status: Current}
+	case p.Status.Phase == corev1.PodFailed:
+		h.Status, stuck = Failed, true
+	case podReady(p):
+		return Health{Status: Current, Wanted: 1, Ready: 1}
+	}
+	h.Cause, h.Stuck = cause, stuck
+	h.Message = cause
+	if h.Message == "" {
+		h.Message = "not ready"
+	}
+	if stuck {
+		h.Status = Failed
+	}
+	return h
+}
+
+func podReady(p *corev1.Pod) bool {
+	for _, c := range p.Status.Conditions {
+		if c.Type == corev1.PodReady {
+			return c.Status == corev1.ConditionTrue
+		}
+	}
+	return false
+}
+
+// withCause adds the first real cause among pods to a workload that is not current. A workload whose Pods are
+// stuck stays InProgress, as kstatus has it; Stuck tells that waiting will not help.
+func withCause(h Health, pods []*corev1.Pod) Health {
+	if h.Status == Current {
+		return h
+	}
+	if name, cause, stuck := First(pods); cause != "" {
+		h.Cause, h.Stuck = fmt.Sprintf("Pod %s: %s", name, cause), h.Stuck || stuck
+	}
+	return h
+}

@@ -1,0 +1,108 @@
+package health
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/slipway-dev/slipway/apiserver/api"
+)
+
+func deploy(status appsv1.DeploymentStatus, change ...func(*appsv1.Deployment)) *appsv1.Deployment {
+	replicas := int32(3)
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web", Generation: 2}, Status: status}
+	d.Spec.Replicas = &replicas
+	for _, c := range change {
+		c(d)
+	}
+	return d
+}
+
+func running(name string, status ...corev1.ContainerStatus) *corev1.Pod {
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	p.Spec.NodeName = "node"
+	p.Status.Phase = corev1.PodRunning
+	p.Status.ContainerStatuses = status
+	return p
+}
+
+func backOff(reason, message string) corev1.ContainerStatus {
+	return corev1.ContainerStatus{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: message}}}
+}
+
+func crashed(restarts int32, last corev1.ContainerStateTerminated) corev1.ContainerStatus {
+	c := backOff("CrashLoopBackOff", "back-off 10s restarting failed container")
+	c.RestartCount, c.LastTerminationState.Terminated = restarts, &last
+	return c
+}
+
+func unschedulable(name string) *corev1.Pod {
+	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Reason: "Unschedulable", Message: "0/2 nodes are available: 2 Insufficient cpu."}}
+	return p
+}
+
+func ready(p *corev1.Pod) *corev1.Pod {
+	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+	return p
+}
+
+func TestOf(t *testing.T) {
+	seen := func(replicas, updated, available int32) appsv1.DeploymentStatus {
+		return appsv1.DeploymentStatus{ObservedGeneration: 2, Replicas: replicas, UpdatedReplicas: updated, AvailableReplicas: available}
+	}
+	deleted := metav1.Now()
+	tests := []struct {
+		name string
+		obj  api.Object
+		pods []*corev1.Pod
+		want Health
+	}{
+		{"missing", nil, nil, Health{Status: NotFound, Message: "not found"}},
+		{"being deleted", &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &deleted}}, nil, Health{Status: Terminating, Message: "is being deleted"}},
+		{"a kind without a state of its own", &corev1.ConfigMap{}, nil, Health{Status: Current}},
+		{"deployment not yet seen", deploy(appsv1.DeploymentStatus{ObservedGeneration: 1, Replicas: 3, UpdatedReplicas: 3, AvailableReplicas: 3}), nil,
+			Health{Status: InProgress, Message: "waiting for the controller to see it", Wanted: 3}},
+		{"deployment half updated", deploy(seen(3, 1, 3)), nil, Health{Status: InProgress, Message: "1 of 3 updated", Wanted: 3, Ready: 1}},
+		{"deployment with old replicas", deploy(seen(4, 3, 3)), nil, Health{Status: InProgress, Message: "1 old to remove", Wanted: 3, Ready: 3}},
+		{"deployment not available", deploy(seen(3, 3, 2)), nil, Health{Status: InProgress, Message: "2 of 3 ready", Wanted: 3, Ready: 2}},
+		{"deployment done", deploy(seen(3, 3, 3)), []*corev1.Pod{unschedulable("old")}, Health{Status: Current, Wanted: 3, Ready: 3}},
+		{"deployment scaled to zero", deploy(seen(0, 0, 0), func(d *appsv1.Deployment) { *d.Spec.Replicas = 0 }), nil, Health{Status: Current}},
+		{"deployment past its deadline", deploy(seen(3, 3, 0), func(d *appsv1.Deployment) {
+			d.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing, Reason: "ProgressDeadlineExceeded"}}
+		}), []*corev1.Pod{unschedulable("web-1")}, Health{Status: Failed, Message: "progress deadline exceeded", Wanted: 3, Stuck: true,
+			Cause: "Pod web-1: Unschedulable: 0/2 nodes are available: 2 Insufficient cpu."}},
+		{"deployment whose Pods crash", deploy(seen(3, 3, 0)), []*corev1.Pod{
+			unschedulable("web-a"), running("web-c", crashed(5, corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error", Message: "start\nno database\n"})),
+			running("web-b", crashed(4, corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"})),
+		}, Health{Status: InProgress, Message: "0 of 3 ready", Wanted: 3, Stuck: true, Cause: "Pod web-b: container app: CrashLoopBackOff: OOMKilled: exit 137"}},
+		{"deployment whose Pods crashed once", deploy(seen(3, 3, 0)), []*corev1.Pod{running("web-a", crashed(1, corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error"}))},
+			Health{Status: InProgress, Message: "0 of 3 ready", Wanted: 3, Cause: "Pod web-a: container app: CrashLoopBackOff: exit 1"}},
+		{"pod ready", ready(running("p")), nil, Health{Status: Current, Wanted: 1, Ready: 1}},
+		{"pod starting", running("p", backOff("ContainerCreating", "")), nil, Health{Status: InProgress, Message: "not ready", Wanted: 1}},
+		{"pod without its image", running("p", backOff("ImagePullBackOff", "nginx:nope:\n not found")), nil,
+			Health{Status: Failed, Message: "container app: ImagePullBackOff: nginx:nope: not found", Cause: "container app: ImagePullBackOff: nginx:nope: not found", Stuck: true, Wanted: 1}},
+		{"pod done", &corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodSucceeded}}, nil, Health{Status: Current}},
+		{"service without an address", &corev1.Service{}, nil, Health{Status: InProgress, Message: "waiting for an address"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if d := cmp.Diff(tt.want, Of(tt.obj, tt.pods)); d != "" {
+				t.Errorf("health (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+// The same Pods in another order have the same cause: a message must not flap.
+func TestFirstDoesNotDependOnOrder(t *testing.T) {
+	a, b := running("a", backOff("ImagePullBackOff", "no")), running("b", backOff("ImagePullBackOff", "nor this"))
+	for _, pods := range [][]*corev1.Pod{{a, b}, {b, a}} {
+		if name, _, _ := First(pods); name != "a" {
+			t.Errorf("first = %s, want a", name)
+		}
+	}
+}
