@@ -1,0 +1,203 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/slipway-dev/slipway/nodeagent/network/nft"
+)
+
+// tableName names this package's own table. Nothing else may be kept in it.
+const tableName = "slipway-pods"
+
+// filter is the table of rules Pods live under. All of them are static but the host ports: a Pod without any costs
+// no change of the packet filter.
+type filter struct {
+	conn               *nftables.Conn
+	table              *nftables.Table
+	everywhere, pinned *nftables.Set // host ports on all addresses; on one
+	self               *nftables.Set // each Pod address twice: a Pod that calls itself through the node
+	static             []chain
+	podCIDR            netip.Prefix
+	gateway            netip.Addr
+	clusterCIDRs       []netip.Prefix
+}
+
+type chain struct {
+	*nftables.Chain
+	rules [][]expr.Any
+}
+
+func newFilter(cfg Config) (*filter, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return nil, err
+	}
+	f := &filter{conn: conn, podCIDR: cfg.PodCIDR, gateway: Gateway(cfg.PodCIDR), clusterCIDRs: cfg.ClusterCIDRs}
+	f.table = &nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}
+	endpoint := nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)
+	f.everywhere = &nftables.Set{Table: f.table, Name: "host-ports", IsMap: true, DataType: endpoint, Concatenation: true,
+		KeyType: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)}
+	f.pinned = &nftables.Set{Table: f.table, Name: "host-address-ports", IsMap: true, DataType: endpoint, Concatenation: true,
+		KeyType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService)}
+	f.self = &nftables.Set{Table: f.table, Name: "self", Concatenation: true,
+		KeyType: nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeIPAddr)}
+	f.static = f.chains()
+	return f, nil
+}
+
+// chains are the static rules.
+func (f *filter) chains() []chain {
+	base := func(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority nftables.ChainPriority, rules ...[]expr.Any) chain {
+		return chain{&nftables.Chain{Name: name, Table: f.table, Type: kind, Hooknum: hook, Priority: &priority}, rules}
+	}
+	loopback := netip.MustParsePrefix("127.0.0.0/8")
+	hostPorts := [][]expr.Any{
+		nft.Rule(nft.DestinationNotIn(loopback), nft.Destination(nft.R0), nft.Protocol(nft.R1), nft.DestinationPort(nft.R2),
+			nft.Lookup(f.pinned, nft.R0, nft.R0), nft.ToAddress(nft.R0, nft.R1)),
+		nft.Rule(nft.DestinationNotIn(loopback), nft.DestinationLocal(), nft.Protocol(nft.R0), nft.DestinationPort(nft.R1),
+			nft.Lookup(f.everywhere, nft.R0, nft.R0), nft.ToAddress(nft.R0, nft.R1)),
+	}
+	out := [][]expr.Any{nft.Rule(nft.Source(nft.R0), nft.Destination(nft.R1), nft.In(f.self, nft.R0), nft.FromAddress(f.gateway))}
+	for _, cidr := range f.clusterCIDRs {
+		out = append(out, nft.Rule(nft.SourceIn(f.podCIDR), nft.DestinationIn(cidr), nft.Return()))
+	}
+	out = append(out, nft.Rule(nft.SourceIn(f.podCIDR), nft.DestinationNotIn(f.podCIDR), nft.Masquerade()))
+	return []chain{
+		// A Pod sends from its own address only, and nobody reaches the node's loopback addresses from outside.
+		base("guard", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, -300,
+			nft.Rule(nft.FromLink(vethPrefix), nft.SourceNotRoutedBack(), nft.Drop()),
+			nft.Rule(nft.NotFromLoopback(), nft.DestinationIn(loopback), nft.Drop()),
+			nft.Rule(nft.NotFromLoopback(), nft.SourceIn(loopback), nft.Drop())),
+		base("host-ports-in", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, -105, hostPorts...),
+		base("host-ports-out", nftables.ChainTypeNAT, nftables.ChainHookOutput, -105, hostPorts...),
+		base("leave", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, 100, out...),
+	}
+}
+
+// install replaces the table as a whole, in one transaction, with the host ports of the given sandboxes.
+func (f *filter) install(recs []record) error {
+	f.conn.AddTable(f.table) // so that deleting it cannot fail
+	f.conn.DelTable(f.table)
+	f.conn.AddTable(f.table)
+	for _, set := range []*nftables.Set{f.everywhere, f.pinned, f.self} {
+		set.ID = 0
+		if err := f.conn.AddSet(set, nil); err != nil {
+			return fmt.Errorf("add set %s: %w", set.Name, err)
+		}
+	}
+	if err := f.conn.SetAddElements(f.self, f.selves()); err != nil {
+		return fmt.Errorf("fill set %s: %w", f.self.Name, err)
+	}
+	f.static = f.chains() // with the sets' new ids
+	for _, c := range f.static {
+		f.conn.AddChain(c.Chain)
+		for _, rule := range c.rules {
+			f.conn.AddRule(&nftables.Rule{Table: f.table, Chain: c.Chain, Exprs: rule})
+		}
+	}
+	for _, rec := range recs {
+		if err := f.hostPorts(rec, f.conn.SetAddElements); err != nil {
+			return err
+		}
+	}
+	if err := f.conn.Flush(); err != nil {
+		return fmt.Errorf("install the packet filter table %s: %w", tableName, err)
+	}
+	return nil
+}
+
+// intact says whether the table still has all its rules.
+func (f *filter) intact() bool {
+	for _, c := range f.static {
+		rules, err := f.conn.GetRules(f.table, c.Chain)
+		if err != nil || len(rules) != len(c.rules) {
+			return false
+		}
+	}
+	return true
+}
+
+func (f *filter) remove() error {
+	f.conn.AddTable(f.table)
+	f.conn.DelTable(f.table)
+	if err := f.conn.Flush(); err != nil {
+		return fmt.Errorf("remove the packet filter table %s: %w", tableName, err)
+	}
+	return nil
+}
+
+// openPorts leads a sandbox's host ports to it.
+func (f *filter) openPorts(rec record) error { return f.change(rec, f.conn.SetAddElements) }
+
+// closePorts takes a sandbox's host ports away.
+func (f *filter) closePorts(rec record) error {
+	err := f.change(rec, f.conn.SetDeleteElements)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
+}
+
+type elementChange func(*nftables.Set, []nftables.SetElement) error
+
+func (f *filter) change(rec record, change elementChange) error {
+	if len(rec.Pod.HostPorts) == 0 || !rec.Address.IsValid() {
+		return nil
+	}
+	if err := f.hostPorts(rec, change); err != nil {
+		return err
+	}
+	if err := f.conn.Flush(); err != nil {
+		return fmt.Errorf("change host ports of %s: %w", rec.Pod.ID, err)
+	}
+	return nil
+}
+
+func (f *filter) hostPorts(rec record, change elementChange) error {
+	for _, port := range rec.Pod.HostPorts {
+		proto, err := protocol(port.Protocol)
+		if err != nil {
+			return err
+		}
+		key := append(nft.ProtocolKey(proto), nft.PortKey(port.HostPort)...)
+		set := f.everywhere
+		if port.HostIP != "" && port.HostIP != "0.0.0.0" {
+			addr, err := netip.ParseAddr(port.HostIP)
+			if err != nil || !addr.Is4() {
+				return fmt.Errorf("host port %d: %q is not an IPv4 address", port.HostPort, port.HostIP)
+			}
+			key, set = append(addr.AsSlice(), key...), f.pinned
+		}
+		to := append(rec.Address.AsSlice(), nft.PortKey(port.PodPort)...)
+		if err := change(set, []nftables.SetElement{{Key: key, Val: to}}); err != nil {
+			return fmt.Errorf("host port %d: %w", port.HostPort, err)
+		}
+	}
+	return nil
+}
+
+func (f *filter) selves() []nftables.SetElement {
+	var elements []nftables.SetElement
+	for addr := f.gateway; f.podCIDR.Contains(addr); addr = addr.Next() {
+		elements = append(elements, nftables.SetElement{Key: append(addr.AsSlice(), addr.AsSlice()...)})
+	}
+	return elements
+}
+
+func protocol(name string) (uint8, error) {
+	switch name {
+	case "", "TCP":
+		return unix.IPPROTO_TCP, nil
+	case "UDP":
+		return unix.IPPROTO_UDP, nil
+	case "SCTP":
+		return unix.IPPROTO_SCTP, nil
+	}
+	return 0, fmt.Errorf("protocol %q is not TCP, UDP or SCTP", name)
+}
