@@ -1,0 +1,77 @@
+# Slipway. `make up` and `make test` do all set-up by themselves on Debian or Ubuntu with Go, gcc, make, git and root.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+KUBE      := v1.37.1
+LDFLAGS   := -s -w -X main.version=$(VERSION)
+KUBE_LD   := -s -w -X k8s.io/component-base/version.gitVersion=$(KUBE)
+KUBE_LD   += -X k8s.io/client-go/pkg/version.gitVersion=$(KUBE)
+DATA      ?= /var/lib/slipway
+SHOP      := build/images/shop.tar
+
+export SLIPWAY_CORPUS ?= $(abspath ../shared/corpus)
+
+.PHONY: help up down build bundle images tools test bench check lint clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  \033[1m%-8s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: build images ## build everything, start Slipway and deploy examples-repo (Ctrl-C ends it; containers stay)
+	@exec bin/slipway up examples-repo --data-dir $(DATA) --images $(SHOP)
+
+down: ## remove the containers, networks and rules that `make up` made (data stay; see slipway down --help)
+	@bin/slipway down --data-dir $(DATA)
+
+build: bin/slipway bundle ## build bin/slipway and the container runtime beside it
+
+.PHONY: bin/slipway
+bin/slipway:
+	@echo "building slipway"
+	@CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/slipway ./cmd/slipway
+
+bundle: bin/runtime/runc ## build containerd, runc and the shim into bin/runtime
+
+BUNDLE_SOURCES := $(shell find nodeagent/runtime/bundle -type f)
+bin/runtime/runc: $(BUNDLE_SOURCES)
+	@echo "building containerd, runc and the shim (about a minute, once)"
+	@pkg-config --exists libseccomp 2>/dev/null || { apt-get update -qq && apt-get install -y -qq gcc pkg-config libseccomp-dev >/dev/null; }
+	@nodeagent/runtime/bundle/build.sh bin/runtime
+	@touch $@
+
+images: $(SHOP) ## build the images of examples-repo, offline
+
+$(SHOP): $(shell find examples-repo/src testing/images -name '*.go')
+	@echo "building the shop's images"
+	@mkdir -p $(@D)
+	@go run ./testing/images/shop -o $@
+
+tools: bin/kubectl bin/kubectl-1.20 ## build the kubectl of $(KUBE) and fetch Debian's old one, for tests
+
+bin/kubectl: testing/tools/go.mod testing/tools/go.sum
+	@echo "building kubectl $(KUBE) (a minute or two, once)"
+	@cd testing/tools && CGO_ENABLED=0 go build -trimpath -ldflags "$(KUBE_LD)" -o ../../$@ k8s.io/kubernetes/cmd/kubectl
+
+bin/kubectl-1.20:
+	@testing/tools/debian-kubectl.sh $@
+
+test: build images tools ## run every test, real containers included (root)
+	@SLIPWAY_TEST_STRICT=1 go run ./testing/report
+
+bench: build images ## print the measured figures beside the targets (root)
+	@go run ./testing/bench
+
+check: lint ## format, vet, structure and race tests, and a clean tree afterwards
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt -w"; exit 1; }
+	@go vet ./...
+	@go test ./testing/arch
+	@go test -race ./apiserver/store/... ./reconciler/loop/... ./gitsource/...
+	@test -z "$$(git status --porcelain)" || { git status --short; echo "the tree is not clean"; exit 1; }
+
+lint: ## run golangci-lint, where it is installed, with .golangci.yml
+	@if command -v golangci-lint >/dev/null; then golangci-lint run; else echo "golangci-lint is not installed: not run"; fi
+
+clean: ## remove what was built
+	@rm -rf bin build dist
