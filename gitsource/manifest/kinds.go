@@ -29,6 +29,9 @@ var later = map[string][]string{
 	"slipway.dev":               {},
 }
 
+// kustomizeBuiltin is the apiVersion of transformers and generators that kustomize brings along.
+const kustomizeBuiltin = "builtin"
+
 // judge decides by apiVersion and kind alone.
 func judge(gvk schema.GroupVersionKind) verdict {
 	apiVersion := gvk.GroupVersion().String()
@@ -45,7 +48,7 @@ func judge(gvk schema.GroupVersionKind) verdict {
 		return verdict{problem: fmt.Sprintf("unknown apiVersion for kind %s (got %q, want %q)", gvk.Kind, apiVersion, want)}
 	}
 	kinds, partly := later[gvk.Group]
-	if partly && !slices.Contains(kinds, gvk.Kind) {
+	if partly && apiVersion != kustomizeBuiltin && !slices.Contains(kinds, gvk.Kind) {
 		names := map[string]bool{}
 		for _, name := range kinds {
 			names[name] = true

@@ -82,15 +82,15 @@ func (r *found) document(at place) {
 	if v == nil {
 		return
 	}
-	problems := len(r.problems)
+	objects, problems := len(r.objects), len(r.problems)
 	r.object(at, v, v.member("apiVersion").text(), v.member("kind").text())
-	if len(r.objects)+len(r.problems)+len(r.notes) == 0 {
-		return // no object: its duplicate keys are nobody's concern
+	if len(r.objects) == objects && len(r.problems) == problems {
+		return // nothing to act on: its duplicate keys are nobody's concern
 	}
 	for _, e := range twice {
 		problem := at.syntax(e, rankSchema)
 		problem.Object = identify(v)
-		r.problems = append(r.problems[:problems:problems], append([]Problem{problem}, r.problems[problems:]...)...)
+		r.problems = append(r.problems, problem)
 	}
 }
 

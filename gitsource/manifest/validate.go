@@ -2,8 +2,12 @@ package manifest
 
 import (
 	"fmt"
+	"reflect"
+	"regexp"
+	"strconv"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/slipway-dev/slipway/apiserver/api"
@@ -17,8 +21,12 @@ func validate(at place, v *value, kind *api.Kind, obj api.Object, known []Proble
 		return nil
 	}
 	api.Default(defaulted)
+	complete(defaulted)
 	var problems []Problem
 	for _, e := range api.Validate(defaulted) {
+		if e.Field == "[]" { // upstream's way to say: the object as a whole
+			e.Field = ""
+		}
 		if follows(e, known) {
 			continue
 		}
@@ -26,6 +34,20 @@ func validate(at place, v *value, kind *api.Kind, obj api.Object, known []Proble
 			Message: describe(e, kind == api.Secrets), rank: rankValue})
 	}
 	return problems
+}
+
+// complete fills in what upstream's API server fills in between defaulting and validation.
+func complete(obj api.Object) {
+	s, ok := obj.(*corev1.Service)
+	if !ok {
+		return
+	}
+	if s.Spec.ClusterIP != "" && len(s.Spec.ClusterIPs) == 0 {
+		s.Spec.ClusterIPs = []string{s.Spec.ClusterIP}
+	}
+	if s.Spec.HealthCheckNodePort == 0 && s.Spec.Type == corev1.ServiceTypeLoadBalancer && s.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal {
+		s.Spec.HealthCheckNodePort = 30000 // any port: one is allocated on creation
+	}
 }
 
 // follows says whether e is explained by a problem at the same field, above it, or beside it.
@@ -51,11 +73,8 @@ func parent(path string) string {
 // describe says what is wrong in Slipway's order: what, then what was got and wanted.
 func describe(e *field.Error, secret bool) string {
 	got := ""
-	switch v := e.BadValue.(type) {
-	case string, bool, int, int32, int64, *int32, *int64, *bool:
-		if !secret {
-			got = short(v)
-		}
+	if !secret {
+		got = short(e.BadValue)
 	}
 	switch e.Type {
 	case field.ErrorTypeRequired:
@@ -75,13 +94,14 @@ func describe(e *field.Error, secret bool) string {
 	case field.ErrorTypeInvalid, field.ErrorTypeTypeInvalid:
 		return with("is not valid", e.Detail, got)
 	}
-	if secret {
-		return with(e.Type.String(), e.Detail, "")
-	}
-	return e.ErrorBody()
+	return with("is not valid", e.Detail, "")
 }
 
+// rules are the regular expressions upstream adds to messages that already say the rule in words.
+var rules = regexp.MustCompile(`,? ?regex used for validation is '.*'`)
+
 func with(what, detail, got string) string {
+	detail = rules.ReplaceAllString(detail, "")
 	if detail != "" {
 		what += ": " + detail
 	}
@@ -91,27 +111,21 @@ func with(what, detail, got string) string {
 	return what
 }
 
-// short prints a scalar for "got": quoted strings, at most 60 bytes.
-func short(v any) string {
-	switch d := v.(type) {
-	case string:
-		if len(d) > 60 {
-			d = strings.ToValidUTF8(d[:60], "") + "…"
+// short prints a scalar for "got", strings quoted and cut at 60 bytes; "" for anything else.
+func short(bad any) string {
+	v := reflect.ValueOf(bad)
+	for v.Kind() == reflect.Pointer && !v.IsNil() {
+		v = v.Elem()
+	}
+	switch {
+	case v.Kind() == reflect.String:
+		text := v.String()
+		if len(text) > 60 {
+			text = strings.ToValidUTF8(text[:60], "") + "…"
 		}
-		return fmt.Sprintf("%q", d)
-	case *int32:
-		return pointed(d)
-	case *int64:
-		return pointed(d)
-	case *bool:
-		return pointed(d)
+		return strconv.Quote(text)
+	case v.CanInt(), v.CanUint(), v.CanFloat(), v.Kind() == reflect.Bool:
+		return fmt.Sprint(v.Interface())
 	}
-	return fmt.Sprint(v)
-}
-
-func pointed[T any](p *T) string {
-	if p == nil {
-		return ""
-	}
-	return fmt.Sprint(*p)
+	return ""
 }

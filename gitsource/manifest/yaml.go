@@ -175,8 +175,11 @@ func (b *builder) mapping(n *yaml.Node, path string, depth int) (*mapping, error
 }
 
 func linesUp(line, first int) string {
-	if line == first {
+	switch line - first {
+	case 0:
 		return "on the same line"
+	case 1:
+		return "one line above"
 	}
 	return fmt.Sprintf("%d lines above", line-first)
 }
