@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -40,15 +39,18 @@ func (n *node) attach(rec record, nsPath string, inside *netlink.Handle) error {
 	attrs.Name, attrs.MTU, attrs.HardwareAddr = name, n.cfg.MTU, vethMAC
 	veth := netlink.NewVeth(attrs)
 	veth.PeerName, veth.PeerNamespace, veth.PeerMTU = "eth0", netlink.NsFd(int(ns.Fd())), uint32(n.cfg.MTU)
-	if err := n.links.LinkAdd(veth); err != nil {
+	err = n.links.LinkAdd(veth)
+	if errors.Is(err, unix.EEXIST) { // of an earlier sandbox with this id, not gone yet
+		if err := n.removeLink(name); err != nil {
+			return err
+		}
+		err = n.links.LinkAdd(veth)
+	}
+	if err != nil {
 		return fmt.Errorf("create %s: %w", name, err)
 	}
-	err = writeSysctl("net/ipv6/conf/"+name+"/disable_ipv6", "1")
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := bringUp(n.links, veth); err != nil {
 		return err
-	}
-	if err := n.links.LinkSetUp(veth); err != nil {
-		return fmt.Errorf("bring %s up: %w", name, err)
 	}
 	if err := configureInside(inside, rec.Address, n.gateway); err != nil {
 		return err
@@ -78,8 +80,8 @@ func configureInside(h *netlink.Handle, addr, gateway netip.Addr) error {
 	if err := h.AddrAdd(eth, &netlink.Addr{IPNet: host(addr)}); err != nil {
 		return fmt.Errorf("give eth0 the address %s: %w", addr, err)
 	}
-	if err := h.LinkSetUp(eth); err != nil {
-		return fmt.Errorf("bring eth0 up: %w", err)
+	if err := bringUp(h, eth); err != nil {
+		return err
 	}
 	index := eth.Attrs().Index
 	err = h.NeighAdd(&netlink.Neigh{LinkIndex: index, State: netlink.NUD_PERMANENT, IP: gateway.AsSlice(), HardwareAddr: vethMAC})
@@ -91,6 +93,18 @@ func configureInside(h *netlink.Handle, addr, gateway netip.Addr) error {
 	}
 	if err := h.RouteAdd(&netlink.Route{LinkIndex: index, Gw: gateway.AsSlice()}); err != nil {
 		return fmt.Errorf("route everything to the gateway: %w", err)
+	}
+	return nil
+}
+
+// bringUp starts a link without IPv6 addresses: nothing waits for duplicate address detection or announces itself.
+func bringUp(h *netlink.Handle, link netlink.Link) error {
+	const none = 1 // IN6_ADDR_GEN_MODE_NONE
+	if err := h.LinkSetIP6AddrGenMode(link, none); err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("keep %s without IPv6 addresses: %w", link.Attrs().Name, err)
+	}
+	if err := h.LinkSetUp(link); err != nil {
+		return fmt.Errorf("bring %s up: %w", link.Attrs().Name, err)
 	}
 	return nil
 }
@@ -111,8 +125,8 @@ func (n *node) openDevice() error {
 	if err := n.links.AddrReplace(device, &netlink.Addr{IPNet: host(n.gateway)}); err != nil {
 		return fmt.Errorf("give %s the address %s: %w", n.cfg.Device, n.gateway, err)
 	}
-	if err := n.links.LinkSetUp(device); err != nil {
-		return fmt.Errorf("bring %s up: %w", n.cfg.Device, err)
+	if err := bringUp(n.links, device); err != nil {
+		return err
 	}
 	if err := n.links.RouteReplace(n.unreachable()); err != nil {
 		return fmt.Errorf("make %s unreachable: %w", n.cfg.PodCIDR, err)

@@ -3,7 +3,6 @@ package network
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"runtime"
 
@@ -17,17 +16,12 @@ const (
 )
 
 // podSysctls are set inside a Pod's network namespace, as container runtimes do: any user may ping and bind low
-// ports. IPv6 is off until Pods have IPv6 addresses, so nothing waits for duplicate address detection.
-var podSysctls = []struct {
-	name, value string
-	optional    bool
-}{
-	{"net/ipv6/conf/all/disable_ipv6", "1", true},
-	{"net/ipv6/conf/default/disable_ipv6", "1", true},
-	{"net/ipv4/conf/all/accept_redirects", "0", false},
-	{"net/ipv4/conf/default/accept_redirects", "0", false},
-	{"net/ipv4/ip_unprivileged_port_start", "0", false},
-	{"net/ipv4/ping_group_range", "0 2147483647", false},
+// ports. None of them may be one that takes the kernel's link lock (disable_ipv6 does): those spin while it is taken.
+var podSysctls = []struct{ name, value string }{
+	{"net/ipv4/conf/all/accept_redirects", "0"},
+	{"net/ipv4/conf/default/accept_redirects", "0"},
+	{"net/ipv4/ip_unprivileged_port_start", "0"},
+	{"net/ipv4/ping_group_range", "0 2147483647"},
 }
 
 // namespaces are the pins of one Pod; an empty path means the namespace is not the Pod's own.
@@ -95,7 +89,7 @@ func (n namespaces) createHere() (*netlink.Handle, error) {
 		return nil, nil
 	}
 	for _, s := range podSysctls {
-		if err := writeSysctl(s.name, s.value); err != nil && !(s.optional && errors.Is(err, fs.ErrNotExist)) {
+		if err := writeSysctl(s.name, s.value); err != nil {
 			return nil, err
 		}
 	}

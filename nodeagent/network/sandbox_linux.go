@@ -30,7 +30,7 @@ func (n *node) Setup(ctx context.Context, pod Pod) (Sandbox, error) {
 		return n.sandbox(old)
 	}
 	if ok { // half made, or of before a reboot: made again, with its address
-		if err := n.clear(old); err != nil {
+		if err := errors.Join(n.clear(old), n.removeLink(vethName(pod.ID))); err != nil {
 			return Sandbox{}, err
 		}
 	}
@@ -131,7 +131,9 @@ func (n *node) remove(rec record) error {
 	return nil
 }
 
-// clear takes a sandbox off the host and leaves its record.
+// clear takes a sandbox off the host and leaves its record. The link goes with the network namespace, when its last
+// process has ended: the kernel removes many at once far faster than one after the other. Until then nothing passes
+// it, because no route leads to it.
 func (n *node) clear(rec record) error {
 	id := rec.Pod.ID
 	if rec.Address.IsValid() {
@@ -147,9 +149,6 @@ func (n *node) clear(rec record) error {
 				return err
 			}
 		}
-	}
-	if err := n.removeLink(vethName(id)); err != nil {
-		return err
 	}
 	for _, name := range []string{"net", "ipc", "uts", "shm"} {
 		if err := unmount(n.records.path(id, name)); err != nil {
