@@ -1,0 +1,212 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/storage/mvcc"
+
+	"github.com/slipway-dev/slipway/apiserver/store/kv"
+)
+
+// Range implements kv.Backend.
+func (b *Backend) Range(ctx context.Context, r kv.Range) (kv.Page, error) {
+	if err := b.usable(ctx); err != nil {
+		return kv.Page{}, err
+	}
+	key, end := bounds(r.Prefix)
+	if r.From > string(key) {
+		key = []byte(r.From)
+	}
+	answer, err := b.calls.Range(ctx, &pb.RangeRequest{Key: key, RangeEnd: end, Limit: int64(r.Limit), Revision: int64(r.Revision)})
+	if err != nil {
+		return kv.Page{}, fmt.Errorf("read %s: %w", r.Prefix, translated(err))
+	}
+	page := kv.Page{Revision: r.Revision, More: answer.More, Entries: make([]kv.Entry, len(answer.Kvs))}
+	if page.Revision == 0 {
+		page.Revision = uint64(answer.Header.Revision)
+	}
+	for i, e := range answer.Kvs {
+		page.Entries[i] = kv.Entry{Key: string(e.Key), Value: e.Value, Revision: uint64(e.ModRevision)}
+	}
+	return page, nil
+}
+
+// bounds returns the range of keys under a prefix: "\x00" as its end means no end.
+func bounds(prefix string) (key, end []byte) {
+	if prefix == "" {
+		return []byte{0}, []byte{0}
+	}
+	return []byte(prefix), []byte(clientv3.GetPrefixRangeEnd(prefix))
+}
+
+// Txn implements kv.Backend.
+func (b *Backend) Txn(ctx context.Context, ops []kv.Op) (uint64, error) {
+	if err := b.usable(ctx); err != nil {
+		return 0, err
+	}
+	request := &pb.TxnRequest{}
+	for _, op := range ops {
+		key := []byte(op.Key)
+		if op.Revision != kv.Any {
+			request.Compare = append(request.Compare, &pb.Compare{
+				Target: pb.Compare_MOD, Result: pb.Compare_EQUAL, Key: key,
+				TargetUnion: &pb.Compare_ModRevision{ModRevision: int64(op.Revision)},
+			})
+		}
+		switch op.Verb {
+		case kv.Put:
+			put := &pb.PutRequest{Key: key, Value: op.Value}
+			request.Success = append(request.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: put}})
+		case kv.Delete:
+			del := &pb.DeleteRangeRequest{Key: key}
+			request.Success = append(request.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: del}})
+		}
+	}
+	answer, err := b.calls.Txn(ctx, request)
+	if err != nil {
+		return 0, fmt.Errorf("write %s: %w", ops[0].Key, translated(err))
+	}
+	if !answer.Succeeded {
+		return 0, fmt.Errorf("write %s: %w", ops[0].Key, kv.ErrCondition)
+	}
+	return uint64(answer.Header.Revision), nil
+}
+
+// Revision implements kv.Backend. The only member has applied whatever it has acknowledged.
+func (b *Backend) Revision(ctx context.Context) (uint64, error) {
+	if err := b.usable(ctx); err != nil {
+		return 0, err
+	}
+	return uint64(b.server.Server.KV().Rev()), nil
+}
+
+// Watch implements kv.Backend.
+func (b *Backend) Watch(ctx context.Context, prefix string, after uint64) iter.Seq2[kv.Batch, error] {
+	return func(yield func(kv.Batch, error) bool) {
+		if err := b.usable(ctx); err != nil {
+			yield(kv.Batch{}, err)
+			return
+		}
+		stream := b.server.Server.KV().NewWatchStream()
+		key, end := bounds(prefix)
+		if len(end) == 1 && end[0] == 0 {
+			end = []byte{} // the watch's own word for no end
+		}
+		incoming := queue{signal: make(chan struct{}, 1)}
+		go incoming.fill(stream.Chan())
+		defer stream.Close() // ends fill
+		if _, err := stream.Watch(ctx, clientv3.AutoWatchID, key, end, int64(after)+1); err != nil {
+			yield(kv.Batch{}, fmt.Errorf("watch %s: %w", prefix, err))
+			return
+		}
+		for {
+			responses, err := incoming.take(ctx, b.closed)
+			if err != nil {
+				yield(kv.Batch{}, err)
+				return
+			}
+			for _, response := range responses {
+				if response.CompactRevision != 0 {
+					yield(kv.Batch{}, fmt.Errorf("watch %s after revision %d: %w", prefix, after, kv.ErrCompacted))
+					return
+				}
+				for batch := range batches(response.Events) {
+					if after = batch.Revision; !yield(batch, nil) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+// batches splits events at the bounds of transactions.
+func batches(events []*mvccpb.Event) iter.Seq[kv.Batch] {
+	return func(yield func(kv.Batch) bool) {
+		for len(events) > 0 {
+			revision, n := events[0].Kv.ModRevision, 1
+			for n < len(events) && events[n].Kv.ModRevision == revision {
+				n++
+			}
+			batch := kv.Batch{Revision: uint64(revision), Events: make([]kv.Event, n)}
+			for i, e := range events[:n] {
+				batch.Events[i] = kv.Event{Key: string(e.Kv.Key)}
+				if e.Type == mvccpb.Event_DELETE {
+					batch.Events[i].Deleted = true
+				} else {
+					batch.Events[i].Value = e.Kv.Value
+				}
+			}
+			if events = events[n:]; !yield(batch) {
+				return
+			}
+		}
+	}
+}
+
+// queue takes what a watch stream delivers, always at once: etcd sends a watcher whose channel is full to a slow
+// path that looks ten times a second.
+type queue struct {
+	mu        sync.Mutex
+	responses []mvcc.WatchResponse
+	signal    chan struct{}
+}
+
+func (q *queue) fill(from <-chan mvcc.WatchResponse) {
+	for response := range from {
+		mvcc.ReportEventReceived(len(response.Events))
+		q.mu.Lock()
+		q.responses = append(q.responses, response)
+		q.mu.Unlock()
+		select {
+		case q.signal <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// take waits for responses.
+func (q *queue) take(ctx context.Context, closed <-chan struct{}) ([]mvcc.WatchResponse, error) {
+	for {
+		q.mu.Lock()
+		responses := q.responses
+		q.responses = nil
+		q.mu.Unlock()
+		if len(responses) > 0 {
+			return responses, nil
+		}
+		select {
+		case <-q.signal:
+		case <-closed:
+			return nil, kv.ErrClosed
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// translated returns an error of the contract for one of etcd's.
+func translated(err error) error {
+	if err == nil {
+		return nil
+	}
+	switch {
+	case errors.Is(err, rpctypes.ErrGRPCCompacted):
+		return kv.ErrCompacted
+	case errors.Is(err, rpctypes.ErrGRPCRequestTooLarge):
+		return kv.ErrTooLarge
+	case errors.Is(err, rpctypes.ErrGRPCNoSpace):
+		return kv.ErrNoSpace
+	case errors.Is(err, rpctypes.ErrGRPCStopped):
+		return kv.ErrClosed
+	}
+	return err
+}

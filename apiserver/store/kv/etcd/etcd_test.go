@@ -1,0 +1,100 @@
+package etcd
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/slipway-dev/slipway/apiserver/store/kv"
+	"github.com/slipway-dev/slipway/apiserver/store/kv/kvtest"
+)
+
+func TestBackend(t *testing.T) {
+	kvtest.Run(t, func(t *testing.T) kvtest.Backend { return open(t, t.TempDir()) })
+}
+
+func open(t testing.TB, dir string) *Backend {
+	t.Helper()
+	b, err := Open(t.Context(), Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+func TestOpenAgainFindsEverything(t *testing.T) {
+	dir := t.TempDir()
+	b := open(t, dir)
+	revision, err := b.Txn(t.Context(), []kv.Op{{Verb: kv.Put, Key: "/a", Value: []byte("1")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b = open(t, dir)
+	page, err := b.Range(t.Context(), kv.Range{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if page.Revision != revision || len(page.Entries) != 1 || string(page.Entries[0].Value) != "1" {
+		t.Errorf("found %+v, want revision %d", page, revision)
+	}
+}
+
+func TestOpenOfADirectoryInUseSaysWho(t *testing.T) {
+	dir := t.TempDir()
+	open(t, dir)
+	_, err := Open(t.Context(), Config{Dir: dir})
+	if want := fmt.Sprintf("the store in %s is in use by process %d", dir, os.Getpid()); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+func TestOnlyTheSocketListens(t *testing.T) {
+	for _, dir := range []string{t.TempDir(), filepath.Join(t.TempDir(), strings.Repeat("long", 30))} {
+		b := open(t, dir)
+		info, err := os.Stat(filepath.Join(dir, Socket))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Type() != os.ModeSocket || info.Mode().Perm() != 0o600 {
+			t.Errorf("the socket's mode is %s", info.Mode())
+		}
+		if len(b.server.Peers) != 0 || len(b.server.Clients) != 1 || b.server.Clients[0].Addr().Network() != "unix" {
+			t.Errorf("listeners: %d for peers, clients %v", len(b.server.Peers), b.server.Clients)
+		}
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, Socket)); !os.IsNotExist(err) {
+			t.Errorf("the socket is left behind: %v", err)
+		}
+	}
+}
+
+func TestTransactionTooLarge(t *testing.T) {
+	b := open(t, t.TempDir())
+	_, err := b.Txn(t.Context(), []kv.Op{{Verb: kv.Put, Key: "/a", Value: make([]byte, 2<<20)}})
+	if err == nil || !strings.Contains(err.Error(), kv.ErrTooLarge.Error()) {
+		t.Errorf("got %v, want ErrTooLarge", err)
+	}
+}
+
+func TestStatsFollowWrites(t *testing.T) {
+	b := open(t, t.TempDir())
+	before := b.Stats()
+	if _, err := b.Txn(t.Context(), []kv.Op{{Verb: kv.Put, Key: "/a", Value: []byte("1")}}); err != nil {
+		t.Fatal(err)
+	}
+	if after := b.Stats(); after.Revision != before.Revision+1 || after.Size == 0 || after.Quota != Quota {
+		t.Errorf("stats went from %+v to %+v", before, after)
+	}
+}
