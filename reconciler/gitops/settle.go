@@ -1,0 +1,204 @@
+package gitops
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/slipway-dev/slipway/apiserver/api"
+	slipwayv1 "github.com/slipway-dev/slipway/apiserver/api/v1alpha1"
+	"github.com/slipway-dev/slipway/apiserver/store"
+	"github.com/slipway-dev/slipway/reconciler/gitops/health"
+	"github.com/slipway-dev/slipway/reconciler/gitops/plan"
+)
+
+// assessed are the kinds whose objects can be other than current.
+var assessed = map[*api.Kind]bool{api.Deployments: true, api.ReplicaSets: true, api.Pods: true, api.Services: true}
+
+// assess looks how the tree's objects are doing and tells what is new.
+func (e *Engine) assess(ctx context.Context, c *commit) error {
+	if !c.planned {
+		return nil
+	}
+	live := map[plan.Ref]api.Object{}
+	kinds := map[*api.Kind]bool{}
+	for i := range c.tree.Wants {
+		if kind := c.tree.Wants[i].Row(); assessed[kind] {
+			kinds[kind] = true
+		}
+	}
+	for kind := range kinds {
+		list, err := e.client.List(ctx, kind, store.ListOptions{})
+		if err != nil {
+			return fmt.Errorf("list %s: %w", kind, err)
+		}
+		for _, obj := range list.Items {
+			if ref := plan.RefOf(kind, obj); c.tree.Refs[ref] {
+				live[ref] = obj
+			}
+		}
+	}
+	var pods *owners
+	clear(c.health)
+	for i := range c.tree.Wants {
+		ref := c.tree.Wants[i].Ref
+		if !assessed[ref.Row()] || c.refused[ref] != "" || c.failed[ref].line != "" || c.waiting[ref] {
+			continue
+		}
+		h := health.Of(live[ref], nil)
+		if h.Status != health.Current && h.Status != health.NotFound && (ref.Row() == api.Deployments || ref.Row() == api.ReplicaSets) {
+			if pods == nil {
+				var err error
+				if pods, err = e.owners(ctx); err != nil {
+					return err
+				}
+			}
+			h = health.Of(live[ref], pods.of(live[ref]))
+		}
+		c.health[ref] = h
+	}
+	e.tellWorkloads(c)
+	return nil
+}
+
+// tellWorkloads tells of every workload that came further, until the commit has ended.
+func (e *Engine) tellWorkloads(c *commit) {
+	for i := range c.tree.Wants {
+		ref := c.tree.Wants[i].Ref
+		h, ok := c.health[ref]
+		if !ok || h == c.told[ref] {
+			continue
+		}
+		_, known := c.told[ref]
+		c.told[ref] = h
+		if ref.Row() == api.Services || !known && h.Status == health.Current || final(c.status.Phase) && c.status.Phase != slipwayv1.RolloutFailed {
+			continue
+		}
+		e.tell(Progress{Step: StepWorkload, Revision: c.tree.Revision, Ref: ref, Health: h})
+	}
+}
+
+// owners finds the Pods of a workload.
+type owners struct {
+	sets map[types.UID][]*appsv1.ReplicaSet
+	pods map[types.UID][]*corev1.Pod
+}
+
+func (e *Engine) owners(ctx context.Context) (*owners, error) {
+	sets, err := store.All[*appsv1.ReplicaSet](ctx, e.client, store.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list replica sets: %w", err)
+	}
+	pods, err := store.All[*corev1.Pod](ctx, e.client, store.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list pods: %w", err)
+	}
+	return &owners{sets: byOwner(sets), pods: byOwner(pods)}, nil
+}
+
+func byOwner[T api.Object](objects []T) map[types.UID][]T {
+	out := map[types.UID][]T{}
+	for _, obj := range objects {
+		if owner := metav1.GetControllerOfNoCopy(obj); owner != nil {
+			out[owner.UID] = append(out[owner.UID], obj)
+		}
+	}
+	return out
+}
+
+// of returns the Pods of a ReplicaSet, or of the newest ReplicaSet of a Deployment.
+func (o *owners) of(workload api.Object) []*corev1.Pod {
+	if _, ok := workload.(*appsv1.Deployment); !ok {
+		return o.pods[workload.GetUID()]
+	}
+	var newest *appsv1.ReplicaSet
+	for _, rs := range o.sets[workload.GetUID()] {
+		if newest == nil || turnOf(rs) > turnOf(newest) {
+			newest = rs
+		}
+	}
+	if newest == nil {
+		return nil
+	}
+	return o.pods[newest.UID]
+}
+
+// turnOf is a ReplicaSet's place among those of its Deployment, as the Deployment's controller numbers them.
+func turnOf(rs *appsv1.ReplicaSet) int {
+	n, err := strconv.Atoi(rs.Annotations["deployment.kubernetes.io/revision"])
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// report brings the record and the Source up to date and tells of a new phase.
+func (e *Engine) report(ctx context.Context, c *commit) error {
+	before := c.record.Status.Phase
+	message := c.record.Status.Message
+	c.judge()
+	phase := c.status.Phase
+	if err := e.save(ctx, c); err != nil {
+		return err
+	}
+	if err := e.setSource(ctx, c.source); err != nil {
+		return err
+	}
+	news := Progress{Revision: c.tree.Revision, Status: c.status, Text: c.status.Message}
+	switch {
+	case phase == before && message == c.status.Message && c.announced:
+		return nil
+	case phase == slipwayv1.RolloutAwaiting:
+		news.Step = StepAwaiting
+	case phase == slipwayv1.RolloutRefused:
+		news.Step, news.Lines = StepRefused, []string{c.status.Message}
+	case final(phase):
+		news.Step = StepSettled
+	default:
+		return nil
+	}
+	c.announced = true
+	e.tell(news)
+	return nil
+}
+
+// source sets what the state of c means for its Source.
+func (c *commit) source(s *slipwayv1.SourceStatus) {
+	s.Awaiting = ""
+	if c.question != "" {
+		s.Awaiting = c.tree.Revision.ID
+	}
+	lines := c.lines()
+	switch {
+	case c.refusal != "":
+		condition(s, ConditionValid, metav1.ConditionFalse, "Refused", c.refusal)
+		return
+	case c.question != "":
+		condition(s, ConditionApplied, metav1.ConditionFalse, "Awaiting", c.question)
+	case len(lines) > 0:
+		condition(s, ConditionApplied, metav1.ConditionFalse, "NotApplied", lines[0])
+	case c.underWay() > 0:
+		condition(s, ConditionApplied, metav1.ConditionFalse, "Applying", "")
+	default:
+		s.Applied = c.tree.Revision.ID
+		condition(s, ConditionApplied, metav1.ConditionTrue, "Applied", "")
+	}
+	late := c.late()
+	stuck := false
+	for _, ref := range late {
+		stuck = stuck || c.health[ref].Stuck || c.health[ref].Status == health.Failed
+	}
+	switch {
+	case stuck:
+		condition(s, ConditionHealthy, metav1.ConditionFalse, "Failed", c.failure(late))
+	case len(late) > 0:
+		condition(s, ConditionHealthy, metav1.ConditionUnknown, "Progressing", "")
+	default:
+		condition(s, ConditionHealthy, metav1.ConditionTrue, "Healthy", "")
+	}
+}
