@@ -102,17 +102,13 @@ func (f *fleet) grow(surge int32) {
 
 // shrink takes Pods from old sets so that floor Pods stay available.
 func (f *fleet) shrink(floor int32) {
-	var total, available int32
-	for _, s := range f.all() {
-		total += s.size
-		available += s.available()
+	spare := -floor // what may go: all old Pods, less those that the fresh set's available ones do not replace yet
+	for _, s := range f.old {
+		spare += s.size
 	}
-	coming := f.start // Pods of the fresh set that are not available yet
-	total += f.start
 	if f.fresh != nil {
-		coming = f.fresh.size - f.fresh.available()
+		spare += f.fresh.available()
 	}
-	spare := total - floor - coming
 	for _, s := range f.old { // broken ones first: taking them costs nothing
 		broken := min(s.size-s.available(), spare)
 		if broken > 0 {
@@ -120,7 +116,6 @@ func (f *fleet) shrink(floor int32) {
 			spare -= broken
 		}
 	}
-	spare = min(spare, available-floor)
 	for _, s := range f.old {
 		n := min(s.size, spare)
 		if n > 0 {
