@@ -19,20 +19,16 @@ import (
 	"time"
 )
 
-// version and accent differ between the images web:1.0 and web:2.0; they are set when an image is built.
-var (
-	version = "1.0"
-	accent  = "#2f6f4f"
-)
-
 //go:embed page.html
 var files embed.FS
 
 type shopfront struct {
-	page   *template.Template
-	api    string
-	key    string
-	client *http.Client
+	page    *template.Template
+	api     string
+	key     string
+	version string // of the image: 1.0 and 2.0 differ in it and in their colour
+	accent  string
+	client  *http.Client
 }
 
 // view is what the page shows.
@@ -50,7 +46,8 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	s := &shopfront{page: page, api: os.Getenv("API_URL"), key: os.Getenv("SHOP_KEY"), client: &http.Client{Timeout: 3 * time.Second}}
+	s := &shopfront{page: page, api: os.Getenv("API_URL"), key: os.Getenv("SHOP_KEY"), version: os.Getenv("SHOP_VERSION"), accent: os.Getenv("SHOP_ACCENT"),
+		client: &http.Client{Timeout: 3 * time.Second}}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", s.show)
 	mux.HandleFunc("POST /buy/{id}", s.buy)
@@ -65,7 +62,7 @@ func main() {
 			log.Print(err)
 		}
 	}()
-	log.Printf("web %s listens on %s, api is %s", version, server.Addr, s.api)
+	log.Printf("web %s listens on %s, api is %s", s.version, server.Addr, s.api)
 	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 		log.Fatal(err)
 	}
@@ -73,7 +70,7 @@ func main() {
 
 func (s *shopfront) show(w http.ResponseWriter, r *http.Request) {
 	pod, _ := os.Hostname()
-	v := view{Title: os.Getenv("TITLE"), Greeting: os.Getenv("GREETING"), Accent: accent, Version: version, Pod: pod}
+	v := view{Title: os.Getenv("TITLE"), Greeting: os.Getenv("GREETING"), Accent: s.accent, Version: s.version, Pod: pod}
 	status := http.StatusOK
 	if err := s.call(r.Context(), http.MethodGet, "/products", &v.Products); err != nil {
 		log.Print(err)
