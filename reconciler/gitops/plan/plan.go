@@ -261,7 +261,7 @@ func (o *Observed) decide(w *Want, blocked map[Ref]Action) Action {
 	}
 	for _, need := range w.Needs() {
 		if b, ok := blocked[need]; ok {
-			return not(b.Op, "needs %s, which is not there: %s", need, b.Reason)
+			return not(b.Op, "needs %s, which is not applied: %s", need, b.Reason)
 		}
 	}
 	if w.Namespace != "" {

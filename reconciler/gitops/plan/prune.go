@@ -122,7 +122,7 @@ func (o *Observed) judgeNamespace(a *Action) {
 	others := o.Namespaces[a.Ref.Name].Others
 	switch {
 	case inside > 0:
-		a.Op, a.Reason = Refused, fmt.Sprintf("is no longer in the tree, but %d objects of the tree are in it: it stays", inside)
+		a.Op, a.Reason = Refused, fmt.Sprintf("is no longer in the tree, but holds %s of the tree: it stays", count(inside, "object"))
 	case len(others) > 0 && !o.Confirmed:
 		a.Held, a.Reason = true, fmt.Sprintf("it holds %s not made by Git: %s", count(len(others), "object"), names(others))
 	}
