@@ -12,6 +12,4 @@ const (
 const (
 	// ManagerGit owns the fields that manifests set.
 	ManagerGit = "slipway-git"
-	// ManagerRegistry owns the fields the registry fills in, such as an allocated address.
-	ManagerRegistry = "slipway-registry"
 )

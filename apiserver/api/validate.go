@@ -75,6 +75,20 @@ func ValidateStatusUpdate(updated, old Object) field.ErrorList {
 	return withDeclared(errs, Scheme.ValidateUpdate(context.Background(), declaredOptions, updated, old, "status"))
 }
 
+// ValidateFinalize says why updated's finalizers may not replace those of old, a Namespace.
+func ValidateFinalize(updated, old Object) field.ErrorList {
+	_, newInternal, oldInternal, errs := convertBoth(updated, old)
+	if errs != nil {
+		return errs
+	}
+	ns, ok := newInternal.(*core.Namespace)
+	before, okBefore := oldInternal.(*core.Namespace)
+	if !ok || !okBefore {
+		return field.ErrorList{field.InternalError(nil, fmt.Errorf("finalize %T", updated))}
+	}
+	return corevalidation.ValidateNamespaceFinalizeUpdate(ns, before)
+}
+
 // rules validate one kind, in upstream's internal types. A nil function finds nothing wrong.
 type rules struct {
 	create func(runtime.Object) field.ErrorList
