@@ -46,3 +46,12 @@ func (b *Budget) Add(name string, size int64) error {
 	}
 	return nil
 }
+
+// Subject returns the first line of a commit message, at most 200 bytes.
+func Subject(message string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(message), "\n")
+	if len(line) > 200 {
+		line = strings.ToValidUTF8(line[:200], "")
+	}
+	return strings.TrimSpace(line)
+}
