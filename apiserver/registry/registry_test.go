@@ -31,7 +31,7 @@ type fixture struct {
 func newFixture(t testing.TB, change ...func(*Config)) *fixture {
 	t.Helper()
 	ctx := t.Context()
-	s, err := store.New(ctx, memory.New(), api.StorageCodec{})
+	s, err := store.New(ctx, memory.New(), api.StorageCodec{}, store.DetectMutation(func(problem string) { t.Error(problem) }))
 	if err != nil {
 		t.Fatal(err)
 	}
