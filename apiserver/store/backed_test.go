@@ -6,12 +6,23 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/api"
 	"github.com/slipway-dev/slipway/apiserver/store"
 	"github.com/slipway-dev/slipway/apiserver/store/kv"
+	"github.com/slipway-dev/slipway/apiserver/store/kv/etcd"
 	"github.com/slipway-dev/slipway/apiserver/store/kv/memory"
 	"github.com/slipway-dev/slipway/apiserver/store/storetest"
 )
 
 func TestStoreInMemory(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) store.Client { return open(t, memory.New()) })
+}
+
+func TestStoreOnEtcd(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) store.Client {
+		backend, err := etcd.Open(t.Context(), etcd.Config{Dir: t.TempDir()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return open(t, backend)
+	})
 }
 
 // open returns a store that reports every mutation of a shared object.

@@ -12,6 +12,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
+	"google.golang.org/grpc"
 
 	"github.com/slipway-dev/slipway/apiserver/store/kv"
 )
@@ -74,18 +75,36 @@ func (b *Backend) Txn(ctx context.Context, ops []kv.Op) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("write %s: %w", ops[0].Key, translated(err))
 	}
+	b.acknowledge(uint64(answer.Header.Revision))
 	if !answer.Succeeded {
 		return 0, fmt.Errorf("write %s: %w", ops[0].Key, kv.ErrCondition)
 	}
 	return uint64(answer.Header.Revision), nil
 }
 
-// Revision implements kv.Backend. The only member has applied whatever it has acknowledged.
+// Revision implements kv.Backend. The only member knows what it has acknowledged; asking etcd would wait for its
+// database whenever that syncs.
 func (b *Backend) Revision(ctx context.Context) (uint64, error) {
-	if err := b.usable(ctx); err != nil {
-		return 0, err
+	return b.acknowledged.Load(), b.usable(ctx)
+}
+
+// acknowledge takes note of the revision in an answer, before whoever asked has it.
+func (b *Backend) acknowledge(revision uint64) {
+	for {
+		known := b.acknowledged.Load()
+		if revision <= known || b.acknowledged.CompareAndSwap(known, revision) {
+			return
+		}
 	}
-	return uint64(b.server.Server.KV().Rev()), nil
+}
+
+// acknowledgeCall does so for the calls that come through the socket.
+func (b *Backend) acknowledgeCall(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	answer, err := handler(ctx, request)
+	if a, ok := answer.(interface{ GetHeader() *pb.ResponseHeader }); ok && err == nil {
+		b.acknowledge(uint64(a.GetHeader().GetRevision()))
+	}
+	return answer, err
 }
 
 // Watch implements kv.Backend.

@@ -17,11 +17,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
 
 	"github.com/slipway-dev/slipway/apiserver/store/kv"
 )
@@ -43,7 +45,7 @@ const (
 
 // Config says where the server keeps its data.
 type Config struct {
-	Dir string       // created if absent, mode 0700
+	Dir string       // created if absent, made private to the user
 	Log *slog.Logger // warnings and errors of the server; nil: slog.Default()
 }
 
@@ -53,6 +55,8 @@ type Backend struct {
 	calls   pb.KVServer
 	dir     string
 	release []func() error // in the order of opening
+
+	acknowledged atomic.Uint64 // newest revision anybody may know of
 
 	once   sync.Once
 	closed chan struct{}
@@ -72,6 +76,9 @@ func (b *Backend) open(ctx context.Context, cfg Config) error {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return fmt.Errorf("create the store's directory: %w", err)
 	}
+	if err := os.Chmod(cfg.Dir, 0o700); err != nil {
+		return fmt.Errorf("restrict the store's directory: %w", err)
+	}
 	if err := b.lock(); err != nil {
 		return err
 	}
@@ -79,7 +86,7 @@ func (b *Backend) open(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	if b.server, err = embed.StartEtcd(serverConfig(cfg, socket)); err != nil {
+	if b.server, err = embed.StartEtcd(b.serverConfig(cfg, socket)); err != nil {
 		return fmt.Errorf("start etcd in %s: %w", cfg.Dir, err)
 	}
 	if err := os.Chmod(socket, 0o600); err != nil {
@@ -95,6 +102,7 @@ func (b *Backend) open(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("start etcd in %s: %w", cfg.Dir, ctx.Err())
 	}
 	b.calls = v3rpc.NewQuotaKVServer(b.server.Server)
+	b.acknowledge(uint64(b.server.Server.KV().Rev()))
 	return nil
 }
 
@@ -142,7 +150,7 @@ func (b *Backend) socketPath() (string, error) {
 
 // serverConfig describes a cluster of one member without a peer port. The peer address is a name only: it is part
 // of the member's identity and nobody listens there.
-func serverConfig(cfg Config, socket string) *embed.Config {
+func (b *Backend) serverConfig(cfg Config, socket string) *embed.Config {
 	log := cfg.Log
 	if log == nil {
 		log = slog.Default()
@@ -157,7 +165,8 @@ func serverConfig(cfg Config, socket string) *embed.Config {
 	c.TickMs, c.ElectionMs = tickMillis, electionMillis
 	c.QuotaBackendBytes = Quota
 	c.EnableGRPCGateway = false
-	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(newZap(log))
+	c.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ChainUnaryInterceptor(b.acknowledgeCall)}
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(newZap(log, b.closed))
 	return c
 }
 
@@ -191,7 +200,7 @@ type Stats struct {
 // Stats returns the present state.
 func (b *Backend) Stats() Stats {
 	database := b.server.Server.Backend()
-	return Stats{Dir: b.dir, Revision: uint64(b.server.Server.KV().Rev()), Size: database.Size(), InUse: database.SizeInUse(), Quota: Quota}
+	return Stats{Dir: b.dir, Revision: b.acknowledged.Load(), Size: database.Size(), InUse: database.SizeInUse(), Quota: Quota}
 }
 
 // Compact forgets the states before revision. It returns when they cannot be read any more; their space is freed

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/slipway-dev/slipway/apiserver/store/kv"
@@ -96,5 +97,49 @@ func TestStatsFollowWrites(t *testing.T) {
 	}
 	if after := b.Stats(); after.Revision != before.Revision+1 || after.Size == 0 || after.Quota != Quota {
 		t.Errorf("stats went from %+v to %+v", before, after)
+	}
+}
+
+// BenchmarkOpen measures the start of an empty server until it takes writes.
+func BenchmarkOpen(b *testing.B) {
+	for b.Loop() {
+		backend, err := Open(b.Context(), Config{Dir: b.TempDir()})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := backend.Close(); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+}
+
+// BenchmarkTxn measures writes of 1.5 kB, one at a time and 128 in flight.
+func BenchmarkTxn(b *testing.B) {
+	for _, flight := range []int{1, 128} {
+		b.Run(fmt.Sprintf("flight=%d", flight), func(b *testing.B) {
+			backend := open(b, b.TempDir())
+			b.ReportAllocs()
+			b.ResetTimer()
+			work := make(chan int)
+			var group sync.WaitGroup
+			for range flight {
+				group.Go(func() {
+					for i := range work {
+						op := kv.Op{Verb: kv.Put, Key: fmt.Sprintf("/registry/pods/default/%d", i), Value: make([]byte, 1500)}
+						if _, err := backend.Txn(b.Context(), []kv.Op{op}); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			for i := range b.N {
+				work <- i
+			}
+			close(work)
+			group.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "writes/s")
+		})
 	}
 }
