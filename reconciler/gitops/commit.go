@@ -129,6 +129,28 @@ func (c *commit) absorb(p plan.Plan, out *outcome, now time.Time) {
 	}
 }
 
+// blocked returns what is known not to be applied, and why, outside of scope: what needs it cannot be applied either.
+func (c *commit) blocked() map[plan.Ref]string {
+	blocked := map[plan.Ref]string{}
+	for ref, why := range c.refused {
+		blocked[ref] = why
+	}
+	for ref, f := range c.failed {
+		blocked[ref] = f.line
+	}
+	for ref := range c.scope {
+		delete(blocked, ref)
+	}
+	return blocked
+}
+
+// unblock asks for another look at what was not applied when something else was: it may have been in the way.
+func (c *commit) unblock() {
+	for ref := range c.blocked() {
+		c.scope[ref] = true
+	}
+}
+
 // count adds what was done for the commit itself, not to put things back, to its record.
 func (c *commit) count(out *outcome) {
 	for _, a := range out.done {
@@ -179,16 +201,19 @@ func (c *commit) judge() {
 	s := &c.status
 	lines := c.lines()
 	s.Errors, s.Refused = head(lines, recordedLines), len(c.refused)
-	before := s.Phase
+	before, said := s.Phase, s.Message
 	s.Phase, s.Message = c.phase(lines)
 	if before == slipwayv1.RolloutSucceeded && s.Phase != slipwayv1.RolloutAwaiting {
 		s.Phase, s.Message = before, c.done()
 	}
 	if before == slipwayv1.RolloutFailed && s.Phase == slipwayv1.RolloutSettling {
 		s.Phase = before
+		if s.Message == "" {
+			s.Message = said
+		}
 	}
 	if final(s.Phase) {
-		if !final(before) || before != s.Phase {
+		if s.EndedAt.IsZero() || before != s.Phase {
 			s.EndedAt = metav1.Now().Rfc3339Copy()
 		}
 	} else {

@@ -51,7 +51,7 @@ type Engine struct {
 	log     *slog.Logger
 	config  Config
 	changes *changes
-	memory  memory
+	memory  recall
 
 	telling sync.Mutex
 
@@ -65,7 +65,7 @@ func New(client store.Client, events event.Recorder, log *slog.Logger, config Co
 		config.Name = DefaultSource
 	}
 	return &Engine{client: client, events: events, log: log.With("source", config.Name), config: config,
-		changes: newChanges(), memory: memory{of: map[plan.Ref]applied{}}}
+		changes: newChanges(), memory: recall{of: map[plan.Ref]applied{}}}
 }
 
 // Run follows updates until ctx ends, then returns nil. It returns an error that wraps ErrDifferentSource before

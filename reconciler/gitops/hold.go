@@ -155,11 +155,13 @@ func (e *Engine) applySome(ctx context.Context, c *commit) error {
 	if err != nil {
 		return err
 	}
+	o.Blocked = c.blocked()
 	p := plan.Of(o)
 	out := e.carryOut(ctx, c.tree, p)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	before := len(c.refused) + len(c.failed) + len(c.waiting)
 	for ref, d := range out.done {
 		if d.putsBack {
 			delete(out.done, ref)
@@ -170,6 +172,9 @@ func (e *Engine) applySome(ctx context.Context, c *commit) error {
 	c.absorb(p, out, time.Now())
 	c.count(out)
 	clear(c.scope)
+	if len(c.refused)+len(c.failed)+len(c.waiting) < before {
+		c.unblock()
+	}
 	return nil
 }
 

@@ -53,26 +53,26 @@ func revisionOf(obj api.Object) uint64 {
 	return n
 }
 
-// memory is what is known of earlier applies.
-type memory struct {
+// recall is what is known of earlier applies.
+type recall struct {
 	mu sync.Mutex
 	of map[plan.Ref]applied
 }
 
-func (m *memory) get(ref plan.Ref) (applied, bool) {
+func (m *recall) get(ref plan.Ref) (applied, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	a, ok := m.of[ref]
 	return a, ok
 }
 
-func (m *memory) set(w *plan.Want, obj api.Object) {
+func (m *recall) set(w *plan.Want, obj api.Object) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.of[w.Ref] = appliedAs(w, obj)
 }
 
-func (m *memory) forget(ref plan.Ref) {
+func (m *recall) forget(ref plan.Ref) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.of, ref)

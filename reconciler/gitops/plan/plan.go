@@ -28,6 +28,7 @@ type Observed struct {
 	Previews   map[Ref]Preview      // what an apply would make of a live object; missing: known to change nothing
 	Namespaces map[string]Namespace // every namespace there is
 	NotActedOn []string             // of the tree as a whole
+	Blocked    map[Ref]string       // what of the tree, beside Wants, is not applied, and why
 	Prune      bool                 // Wants is the whole tree: what it lacks may go
 	Confirmed  bool                 // deletions were confirmed for this revision
 }
@@ -212,6 +213,9 @@ func Of(o Observed) Plan {
 		return p
 	}
 	blocked := map[Ref]Action{}
+	for ref, why := range o.Blocked {
+		blocked[ref] = Action{Op: Refused, Reason: why}
+	}
 	var refused []Action
 	for _, w := range ordered(o.Wants) {
 		a := o.decide(w, blocked)
