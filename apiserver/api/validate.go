@@ -36,7 +36,9 @@ func Validate(obj Object) field.ErrorList {
 	if errs != nil {
 		return errs
 	}
-	errs = validation.ValidateObjectMetaAccessor(obj, kind.Namespaced, path.ValidatePathSegmentName, field.NewPath("metadata"))
+	if !kind.CreateOnly { // what is never stored needs no name
+		errs = validation.ValidateObjectMetaAccessor(obj, kind.Namespaced, path.ValidatePathSegmentName, field.NewPath("metadata"))
+	}
 	rules := rulesOf[kind]
 	if rules.create == nil {
 		return errs

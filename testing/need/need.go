@@ -45,6 +45,21 @@ func Runtime(t testing.TB) string {
 	return dir
 }
 
+// Kubectls returns the kubectl binaries tests are run with, newest first: bin/kubectl and Debian's bin/kubectl-1.20
+// (`make tools` provides them).
+func Kubectls(t testing.TB) []string {
+	t.Helper()
+	var paths []string
+	for _, name := range []string{"kubectl", "kubectl-1.20"} {
+		path := filepath.Join(ModuleRoot(), "bin", name)
+		if _, err := os.Stat(path); err != nil {
+			missing(t, "this test needs bin/"+name+": run `make tools`")
+		}
+		paths = append(paths, path)
+	}
+	return paths
+}
+
 // ModuleRoot returns the checkout's top folder.
 func ModuleRoot() string {
 	_, file, _, _ := runtime.Caller(0)

@@ -1,0 +1,169 @@
+package server
+
+import (
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/slipway-dev/slipway/apiserver/api"
+)
+
+// target is the object or collection a URL names.
+type target struct {
+	kind        *api.Kind
+	namespace   string // empty: all, or a cluster-scoped kind
+	name        string // empty: the collection
+	subresource string
+	watch       bool // the old /watch/ prefix
+}
+
+// segments splits a URL path. Empty segments are kept out; a trailing slash does not matter.
+func segments(path string) []string {
+	return strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
+}
+
+// parseTarget reads /api/v1/… and /apis/GROUP/VERSION/… paths; nil: no such resource.
+func parseTarget(path []string) *target {
+	var gv schema.GroupVersion
+	switch {
+	case len(path) >= 3 && path[0] == "api":
+		gv.Version, path = path[1], path[2:]
+	case len(path) >= 4 && path[0] == "apis":
+		gv, path = schema.GroupVersion{Group: path[1], Version: path[2]}, path[3:]
+	default:
+		return nil
+	}
+	t := &target{}
+	if path[0] == "watch" && len(path) > 1 {
+		t.watch, path = true, path[1:]
+	}
+	if path[0] == "namespaces" && len(path) >= 3 && !isNamespaceSubresource(gv, path) {
+		t.namespace, path = path[1], path[2:]
+	}
+	t.kind = api.ByResource(gv.WithResource(path[0]))
+	if t.kind == nil || len(path) > 3 || (t.namespace != "" && !t.kind.Namespaced) {
+		return nil
+	}
+	if len(path) > 1 {
+		t.name = path[1]
+	}
+	if len(path) > 2 {
+		t.subresource = path[2]
+		if _, known := subresources[t.subresource]; !known || !offers(t.kind, t.subresource) {
+			return nil
+		}
+	}
+	if t.kind.Namespaced && t.name != "" && t.namespace == "" {
+		return nil
+	}
+	return t
+}
+
+// isNamespaceSubresource tells /namespaces/shop/status from /namespaces/shop/pods.
+func isNamespaceSubresource(gv schema.GroupVersion, path []string) bool {
+	return gv.Group == "" && len(path) == 3 && offers(api.Namespaces, path[2])
+}
+
+func offers(kind *api.Kind, subresource string) bool {
+	for _, name := range subresourceNames(kind) {
+		if name == subresource {
+			return true
+		}
+	}
+	return false
+}
+
+// query is the part of a request behind the question mark, checked.
+type query struct {
+	labels       labels.Selector
+	fields       fields.Selector
+	limit        int
+	continuation string
+	revision     uint64
+	watch        bool
+	initial      bool // sendInitialEvents
+	bookmarks    bool
+	timeout      time.Duration
+	dryRun       bool
+	fieldManager string
+	force        bool
+}
+
+func parseQuery(r *http.Request) (query, error) {
+	values := r.URL.Query()
+	q := query{watch: flag(values, "watch"), initial: flag(values, "sendInitialEvents"), bookmarks: flag(values, "allowWatchBookmarks"), timeout: defaultWatch,
+		continuation: values.Get("continue"), fieldManager: fieldManager(r, values), force: flag(values, "force")}
+	var err error
+	if selector := values.Get("labelSelector"); selector != "" {
+		if q.labels, err = labels.Parse(selector); err != nil {
+			return q, badRequest("unable to parse requirement: %v", err)
+		}
+	}
+	if selector := values.Get("fieldSelector"); selector != "" {
+		if q.fields, err = fields.ParseSelector(selector); err != nil {
+			return q, badRequest("unable to parse field selector: %v", err)
+		}
+	}
+	if q.limit, err = number(values, "limit"); err != nil {
+		return q, err
+	}
+	seconds, err := number(values, "timeoutSeconds")
+	if err != nil {
+		return q, err
+	}
+	if seconds > 0 {
+		q.timeout = min(time.Duration(seconds)*time.Second, maxWatch)
+	}
+	if text := values.Get("resourceVersion"); text != "" && text != "0" {
+		if q.revision, err = strconv.ParseUint(text, 10, 64); err != nil {
+			return q, badRequest("resourceVersion: got %q, want a number", text)
+		}
+	}
+	switch all := values["dryRun"]; {
+	case len(all) == 1 && all[0] == "All":
+		q.dryRun = true
+	case len(all) != 0:
+		return q, badRequest("dryRun: got %q, want All", strings.Join(all, ","))
+	}
+	return q, nil
+}
+
+// fieldManager names the writer: as asked for, or the first word of the user agent, as Kubernetes does.
+func fieldManager(r *http.Request, values url.Values) string {
+	if name := values.Get("fieldManager"); name != "" {
+		return name
+	}
+	name, _, _ := strings.Cut(r.UserAgent(), "/")
+	if len(name) > 128 {
+		name = name[:128]
+	}
+	return name
+}
+
+func flag(values url.Values, name string) bool {
+	switch values.Get(name) {
+	case "":
+		return values.Has(name) && name != "watch"
+	case "0", "false":
+		return false
+	}
+	return true
+}
+
+func number(values url.Values, name string) (int, error) {
+	text := values.Get(name)
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 {
+		return 0, badRequest("%s: got %q, want a number that is not negative", name, text)
+	}
+	return n, nil
+}
