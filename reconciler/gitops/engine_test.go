@@ -27,6 +27,7 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/registry"
 	"github.com/slipway-dev/slipway/apiserver/store"
 	"github.com/slipway-dev/slipway/apiserver/store/kv"
+	"github.com/slipway-dev/slipway/apiserver/store/kv/etcd"
 	"github.com/slipway-dev/slipway/apiserver/store/kv/memory"
 	"github.com/slipway-dev/slipway/gitsource"
 )
@@ -592,5 +593,41 @@ func TestRolloutsAreBounded(t *testing.T) {
 	}
 	if len(all) != keptRollouts || all[0].Name != "default-000004" {
 		t.Errorf("%d records, the first %s", len(all), all[0].Name)
+	}
+}
+
+func etcdBackend(t testing.TB) kv.Backend {
+	t.Helper()
+	b, err := etcd.Open(t.Context(), etcd.Config{Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+// The whole way once on the store that is used in earnest.
+func TestOnEtcd(t *testing.T) {
+	r := newRig(t, etcdBackend(t))
+	stop := r.start(Config{})
+	f := shop()
+	r.settle(f)
+	delete(f, "b.yaml")
+	f["a.yaml"] = configFile("a", "2")
+	rev := r.settle(f)
+	if has[*corev1.ConfigMap](r, "shop", "b") || get[*corev1.ConfigMap](r, "shop", "a").Data["key"] != "2" {
+		t.Error("the second commit was not applied")
+	}
+	r.delete(api.ConfigMaps, "shop", "a")
+	r.awaitStep(StepPutBack, rev)
+	stop()
+	r.start(Config{})
+	r.push(f)
+	if p := r.awaitStep(StepPlanned, rev); len(p.Plan.Lines()) != 0 {
+		t.Errorf("after a restart the plan is %v", p.Plan)
 	}
 }
