@@ -36,6 +36,9 @@ type Input struct {
 	Opts store.WatchOptions
 	// Keys maps a changed object to the keys to reconcile. Old is the state before, nil when it was not known.
 	Keys func(old, new api.Object, deleted bool) []Key
+	// Stateless keeps nothing of what was seen: old is always nil, and what is deleted while a watch is broken goes
+	// unnoticed. It saves memory for a controller that needs neither.
+	Stateless bool
 }
 
 // Controller is a level-triggered loop: a name, inputs, and what to do for a key.

@@ -89,9 +89,11 @@ func (i *input) forget(initial map[Key]bool) {
 func (i *input) changed(obj api.Object, deleted bool) {
 	key := KeyOf(obj)
 	old := i.seen[key]
-	if deleted {
+	switch {
+	case i.Stateless:
+	case deleted:
 		delete(i.seen, key)
-	} else {
+	default:
 		i.seen[key] = obj
 	}
 	for _, k := range i.Keys(old, obj, deleted) {
