@@ -1,0 +1,171 @@
+package reconciler
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/slipway-dev/slipway/apiserver/api"
+)
+
+func (w *world) want(want string) {
+	w.t.Helper()
+	if diff := cmp.Diff(want, w.state()); diff != "" {
+		w.t.Error(diff)
+	}
+}
+
+// within is a check that n Pods are always ready and never more than most alive.
+func within(n, most int) func(int, int, map[string]int) string {
+	return func(alive, ready int, _ map[string]int) string {
+		if ready < n || alive > most {
+			return fmt.Sprintf("%d ready, %d alive; want at least %d and at most %d", ready, alive, n, most)
+		}
+		return ""
+	}
+}
+
+func TestRolloutKeepsItsBounds(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.create(shop())
+		w.pass(time.Second)
+		w.create(web(5, "v1"))
+		w.settle()
+		w.want("pods web:v1 Running: 5\nreplicaset web:v1 revision 1: 5 of 5 available")
+
+		end := w.bounds(within(5, 6))
+		w.change(version("v2"))
+		w.settle()
+		w.want("pods web:v2 Running: 5\nreplicaset web:v1 revision 1: 0 of 0 available\nreplicaset web:v2 revision 2: 5 of 5 available")
+		if seen := end(); seen < 20 {
+			t.Errorf("only %d changes of Pods seen", seen)
+		}
+		d := w.deployment()
+		if d.Status.ObservedGeneration != d.Generation || d.Status.UpdatedReplicas != 5 || d.Status.AvailableReplicas != 5 || d.Annotations["deployment.kubernetes.io/revision"] != "2" {
+			t.Errorf("annotations %v, status %+v", d.Annotations, d.Status)
+		}
+		w.progressing("NewReplicaSetAvailable")
+	})
+}
+
+func (w *world) progressing(reason string) {
+	w.t.Helper()
+	for _, c := range w.deployment().Status.Conditions {
+		if c.Type == appsv1.DeploymentProgressing {
+			if c.Reason != reason {
+				w.t.Errorf("progressing because %s, want %s", c.Reason, reason)
+			}
+			return
+		}
+	}
+	w.t.Errorf("no condition Progressing, want %s", reason)
+}
+
+func TestBrokenRolloutStopsAndRollsBackToTheOldSet(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.sick["web:v2"] = true
+		w.create(shop())
+		w.pass(time.Second)
+		w.create(web(3, "v1"))
+		w.settle()
+		end := w.bounds(within(3, 4))
+		w.change(version("v2"))
+		w.pass(9 * time.Minute)
+		w.progressing("ReplicaSetUpdated")
+		w.pass(2 * time.Minute)
+		w.progressing("ProgressDeadlineExceeded")
+		w.want("pods web:v1 Running: 3\npods web:v2 Pending: 1\nreplicaset web:v1 revision 1: 3 of 3 available\nreplicaset web:v2 revision 2: 0 of 1 available")
+		w.change(version("v1"))
+		w.settle()
+		w.want("pods web:v1 Running: 3\nreplicaset web:v1 revision 3: 3 of 3 available\nreplicaset web:v2 revision 2: 0 of 0 available")
+		w.progressing("NewReplicaSetAvailable")
+		end()
+	})
+}
+
+func TestANewerTemplateOvertakesARollout(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.create(shop())
+		w.pass(time.Second)
+		w.create(web(6, "v1"))
+		w.settle()
+		end := w.bounds(within(6, 7))
+		for _, v := range []string{"v2", "v3", "v2", "v4"} {
+			w.change(version(v))
+			w.pass(350 * time.Millisecond)
+		}
+		w.settle()
+		end()
+		w.want("pods web:v4 Running: 6\nreplicaset web:v1 revision 1: 0 of 0 available\nreplicaset web:v2 revision 4: 0 of 0 available\n" +
+			"replicaset web:v3 revision 3: 0 of 0 available\nreplicaset web:v4 revision 5: 6 of 6 available")
+	})
+}
+
+func TestRecreateNeverMixesVersions(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.create(shop())
+		w.pass(time.Second)
+		w.create(web(3, "v1", func(d *appsv1.Deployment) {
+			d.Spec.Strategy = appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType}
+		}))
+		w.settle()
+		end := w.bounds(func(_, _ int, images map[string]int) string {
+			if len(images) > 1 {
+				return fmt.Sprintf("versions side by side: %v", images)
+			}
+			return ""
+		})
+		w.change(version("v2"))
+		w.settle()
+		end()
+		w.want("pods web:v2 Running: 3\nreplicaset web:v1 revision 1: 0 of 0 available\nreplicaset web:v2 revision 2: 3 of 3 available")
+	})
+}
+
+func TestPausedDeploymentScalesButDoesNotRoll(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.create(shop())
+		w.pass(time.Second)
+		w.create(web(2, "v1"))
+		w.settle()
+		w.change(func(d *appsv1.Deployment) { d.Spec.Paused = true; version("v2")(d); replicas(4)(d) })
+		w.settle()
+		w.want("pods web:v1 Running: 4\nreplicaset web:v1 revision 1: 4 of 4 available")
+		w.progressing("DeploymentPaused")
+		w.change(func(d *appsv1.Deployment) { d.Spec.Paused = false })
+		w.settle()
+		w.want("pods web:v2 Running: 4\nreplicaset web:v1 revision 1: 0 of 0 available\nreplicaset web:v2 revision 2: 4 of 4 available")
+	})
+}
+
+func TestScaleToZeroAndBack(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.create(shop())
+		w.pass(time.Second)
+		w.create(web(4, "v1"))
+		w.settle()
+		w.change(replicas(0))
+		w.settle()
+		w.want("replicaset web:v1 revision 1: 0 of 0 available")
+		w.change(replicas(2))
+		w.settle()
+		w.want("pods web:v1 Running: 2\nreplicaset web:v1 revision 1: 2 of 2 available")
+	})
+}
+
+func TestLostPodsAreReplaced(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.create(shop())
+		w.pass(time.Second)
+		w.create(web(3, "v1"))
+		w.settle()
+		pods := all[*corev1.Pod](w)
+		w.delete(api.Pods, "shop", pods[0].Name, "")
+		w.settle()
+		w.want("pods web:v1 Running: 3\nreplicaset web:v1 revision 1: 3 of 3 available")
+	})
+}
