@@ -35,6 +35,7 @@ type Store struct {
 	applied atomic.Uint64 // newest revision the cache has; 0 while it is loaded anew
 	waiting waiters
 	flight  inFlight
+	woken   []*log // room for apply
 
 	stop context.CancelFunc
 	done chan struct{} // closed when the cache follows no more
@@ -48,6 +49,7 @@ type kindCache struct {
 	mu      sync.RWMutex // guards what follows; objects and log change together
 	objects sorted
 	log     *log
+	topics  topics
 	pages   pages
 }
 
@@ -89,6 +91,7 @@ func New(ctx context.Context, backend kv.Backend, codec Codec, options ...Option
 	}
 	ctx, s.stop = context.WithCancel(ctx)
 	go s.follow(ctx, revision)
+	go s.tidy(ctx)
 	return s, nil
 }
 

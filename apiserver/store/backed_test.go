@@ -12,7 +12,7 @@ import (
 )
 
 func TestStoreInMemory(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) store.Client { return open(t, memory.New()) })
+	storetest.Run(t, func(t *testing.T) store.Client { return open(t, memory.New(), store.WithHistory(4096)) })
 }
 
 func TestStoreOnEtcd(t *testing.T) {
@@ -21,7 +21,7 @@ func TestStoreOnEtcd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return open(t, backend)
+		return open(t, backend, store.WithHistory(4096))
 	})
 }
 

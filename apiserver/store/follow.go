@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/slipway-dev/slipway/apiserver/store/kv"
@@ -49,9 +50,12 @@ func (s *Store) replace(found map[*kindCache]*sorted, revision uint64) {
 		defer k.mu.Unlock()
 		k.objects.replace(found[k])
 		k.pages = nil
-		k.log.over = true
-		k.log.wake()
+		k.log.finish()
 		k.log = newLog(revision, s.logLimit)
+		for _, log := range k.topics.logs {
+			log.finish()
+		}
+		k.topics = topics{}
 	}
 	s.flight.forget(revision)
 	s.waiting.advance(&s.applied, revision)
@@ -112,32 +116,28 @@ func (s *Store) apply(batch kv.Batch) {
 		}
 		changes = append(changes, change)
 	}
-	locked := make([]*kindCache, 0, len(room))
+	var lockedRoom [4]*kindCache
+	locked, woken := lockedRoom[:0], s.woken[:0]
 	for _, c := range changes {
-		if !contains(locked, c.k) {
+		if !slices.Contains(locked, c.k) {
 			c.k.mu.Lock()
 			locked = append(locked, c.k)
 		}
-		s.change(c.k, batch.Revision, c.namespace, c.name, c.new)
+		woken = s.change(c.k, batch.Revision, c.namespace, c.name, c.new, woken)
 	}
 	s.waiting.advance(&s.applied, batch.Revision)
 	for _, k := range locked {
 		k.mu.Unlock()
-		k.log.wake()
 	}
+	for _, log := range woken {
+		log.wake()
+	}
+	clear(woken)
+	s.woken = woken
 }
 
-func contains(list []*kindCache, k *kindCache) bool {
-	for _, one := range list {
-		if one == k {
-			return true
-		}
-	}
-	return false
-}
-
-// change puts one object's change into its kind. The kind is locked.
-func (s *Store) change(k *kindCache, revision uint64, namespace, name string, new *item) {
+// change puts one object's change into its kind, which is locked, and returns woken with the logs it went to.
+func (s *Store) change(k *kindCache, revision uint64, namespace, name string, new *item, woken []*log) []*log {
 	c := &change{revision: revision, old: k.objects.get(namespace, name), new: new}
 	if new != nil {
 		k.objects.put(new)
@@ -145,10 +145,37 @@ func (s *Store) change(k *kindCache, revision uint64, namespace, name string, ne
 		k.objects.remove(namespace, name)
 		c.gone = s.flight.removed(k, c.old, revision)
 	} else {
-		return
+		return woken
 	}
 	s.guard.check(s, c.old)
-	k.log.append(c)
+	return k.publish(c, woken)
+}
+
+// tidyEvery is how often old changes and pages are dropped: a change is kept for two minutes at least, if the log
+// has room.
+const tidyEvery = 30 * time.Second
+
+// tidy drops what nobody is likely to ask for, until ctx ends.
+func (s *Store) tidy(ctx context.Context) {
+	ticker := time.NewTicker(tidyEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			for _, k := range s.kinds {
+				k.tidy(time.Now())
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (k *kindCache) tidy(now time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.log.age()
+	k.pages = slices.DeleteFunc(k.pages, func(p keptPage) bool { return now.After(p.until) })
 }
 
 // decode returns the item of a stored value: the object its writer handed over, or a decoded one. A value that

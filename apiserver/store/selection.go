@@ -59,5 +59,29 @@ func (c *chosen) has(it *item) bool {
 	if c.labels != nil && !c.labels.Matches(labels.Set(it.obj.GetLabels())) {
 		return false
 	}
-	return c.fields == nil || c.fields.Matches(c.kind.Fields(it.obj))
+	return c.fields == nil || c.fields.Matches(&itemFields{kind: c.kind, it: it})
 }
+
+// itemFields are the selectable fields of an item, looked at when they are asked for.
+type itemFields struct {
+	kind *api.Kind
+	it   *item
+	set  fields.Set
+}
+
+// Get implements fields.Fields.
+func (f *itemFields) Get(field string) string {
+	switch field {
+	case "metadata.name":
+		return f.it.name
+	case "metadata.namespace":
+		return f.it.namespace
+	}
+	if f.set == nil && f.kind.SelectableFields != nil {
+		f.set = f.kind.SelectableFields(f.it.obj)
+	}
+	return f.set[field]
+}
+
+// Has implements fields.Fields. choose has refused the fields that the kind does not have.
+func (f *itemFields) Has(string) bool { return true }

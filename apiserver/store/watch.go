@@ -20,11 +20,12 @@ const (
 	futureWait = 3 * time.Second
 )
 
-// watch reads the log of a kind from a position of its own. It has no goroutine, and nothing is kept for it.
+// watch reads the log of a kind, or of a topic, from a position of its own. It has no goroutine and no buffer.
 type watch struct {
 	store *Store
 	k     *kindCache
 	log   *log
+	topic *topic // nil: log is the kind's
 	want  chosen
 
 	initial   []api.Object // still to deliver as Added
@@ -34,12 +35,13 @@ type watch struct {
 	bookmarks bool
 	passed    int // changes since the last event delivered
 	quiet     *time.Timer
-	ahead     [16]*change // read from the log in one go
-	read, got int
+	ahead     []*change // read from a log, not looked at yet
+	room      [16]*change
 	over      error
 
 	once   sync.Once
 	closed chan struct{}
+	left   sync.Once
 }
 
 // Watch implements Reader.
@@ -84,29 +86,66 @@ func (s *Store) future(ctx context.Context, revision uint64) error {
 
 // start puts the watch at a revision, or at the present state with its objects to deliver.
 func (w *watch) start(revision uint64) error {
-	w.k.mu.RLock()
-	w.log = w.k.log
 	if revision != 0 {
-		defer w.k.mu.RUnlock()
-		if revision < w.log.base {
-			return tooOld(revision, w.log.base)
-		}
-		w.position, w.known = w.log.after(revision), revision
-		return nil
+		return w.startAt(revision)
 	}
+	w.k.mu.Lock()
 	state := w.k.objects.snapshot()
 	w.known = w.store.applied.Load()
-	w.position, w.endOf = w.log.end, w.known
-	w.k.mu.RUnlock()
+	w.join()
+	w.k.mu.Unlock()
 
 	var list List
 	list.fill(state, &w.want, token{Namespace: w.want.namespace}, 0)
-	w.initial = list.Items
+	w.initial, w.endOf = list.Items, w.known
 	return nil
 }
 
+// startAt begins with the changes after a revision. They are in the kind's log even if the topic's is younger.
+func (w *watch) startAt(revision uint64) error {
+	w.k.mu.Lock()
+	defer w.k.mu.Unlock()
+	position, err := w.k.log.after(revision)
+	if err != nil {
+		return err
+	}
+	w.known = revision
+	w.join()
+	if w.log == w.k.log {
+		w.position = position
+		return nil
+	}
+	w.ahead = make([]*change, w.k.log.end-position)
+	_, _, err = w.k.log.read(w, position, w.ahead)
+	return err
+}
+
+// join puts the watch at the end of the log it reads. The kind is locked.
+func (w *watch) join() {
+	w.log = w.k.log
+	if on, ok := w.want.topicOf(); ok {
+		w.topic = &on
+		w.log = w.k.topics.join(w, on, w.store.applied.Load(), w.store.logLimit)
+	}
+	w.position = w.log.end
+}
+
+// leave frees what join took.
+func (w *watch) leave() {
+	w.left.Do(func() {
+		if w.topic != nil {
+			w.k.mu.Lock()
+			defer w.k.mu.Unlock()
+			w.k.topics.leave(w, *w.topic, w.log)
+		}
+	})
+}
+
 // Close implements Watch.
-func (w *watch) Close() { w.once.Do(func() { close(w.closed) }) }
+func (w *watch) Close() {
+	w.once.Do(func() { close(w.closed) })
+	w.leave()
+}
 
 // Next implements Watch.
 func (w *watch) Next(ctx context.Context) (Event, error) {
@@ -115,7 +154,8 @@ func (w *watch) Next(ctx context.Context) (Event, error) {
 	}
 	event, err := w.next(ctx)
 	if err != nil {
-		w.over, w.initial = err, nil
+		w.over, w.initial, w.ahead = err, nil, nil
+		w.leave()
 		if w.quiet != nil {
 			w.quiet.Stop()
 		}
@@ -150,10 +190,7 @@ func (w *watch) next(ctx context.Context) (Event, error) {
 		if err != nil {
 			return Event{}, err
 		}
-		if w.read < w.got {
-			continue
-		}
-		if w.wait(ctx, changed) {
+		if changed != nil && w.wait(ctx, changed) {
 			return Event{Type: Bookmark, Revision: w.known}, nil
 		}
 	}
@@ -176,10 +213,10 @@ func (w *watch) first() (Event, bool) {
 
 // pick returns the next event among the changes read ahead.
 func (w *watch) pick() (Event, bool) {
-	for w.read < w.got {
-		c := w.ahead[w.read]
-		w.ahead[w.read] = nil
-		w.read++
+	for len(w.ahead) > 0 {
+		c := w.ahead[0]
+		w.ahead[0] = nil
+		w.ahead = w.ahead[1:]
 		w.passed++
 		w.known = c.revision
 		had, has := w.want.has(c.old), w.want.has(c.new)
@@ -195,23 +232,18 @@ func (w *watch) pick() (Event, bool) {
 	return Event{}, false
 }
 
-// fetch reads ahead. When there is nothing to read the returned channel tells of the next change.
+// fetch reads ahead. When there is nothing to read it returns a channel that tells of the next change.
 func (w *watch) fetch() (<-chan struct{}, error) {
-	w.k.mu.RLock()
-	defer w.k.mu.RUnlock()
-	if w.log.over || w.position < w.log.start {
-		return nil, tooOld(w.known, w.log.base)
+	applied := w.store.applied.Load() // before reading: the log has every change up to here
+	n, changed, err := w.log.read(w, w.position, w.room[:])
+	if err != nil {
+		return nil, err
 	}
-	w.read, w.got = 0, 0
-	for ; w.position < w.log.end && w.got < len(w.ahead); w.position++ {
-		w.ahead[w.got] = w.log.at(w.position)
-		w.got++
+	w.position += uint64(n)
+	if w.ahead = w.room[:n]; n == 0 {
+		w.known = max(w.known, applied)
 	}
-	if w.got > 0 {
-		return nil, nil
-	}
-	w.known = max(w.known, w.store.applied.Load())
-	return w.log.changed(), nil
+	return changed, nil
 }
 
 // wait returns true when it is time for a bookmark.

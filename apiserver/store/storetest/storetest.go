@@ -50,6 +50,8 @@ func Run(t *testing.T, open func(t *testing.T) store.Client) {
 		{"WatchFollowsFieldSelectors", watchFields},
 		{"WatchFromTheFutureIsRefused", watchFuture},
 		{"WatchFromBeforeTheStoreIsExpired", watchPast},
+		{"WatchTooFarBehindIsExpired", watchBehind},
+		{"WatchBookmarksWhatDidNotMatch", watchBookmarks},
 		{"WatchEndsOnClose", watchClose},
 		{"WatchEndsWithItsContext", watchContext},
 	}

@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/slipway-dev/slipway/apiserver/api"
 	"github.com/slipway-dev/slipway/apiserver/store"
@@ -220,6 +221,79 @@ func watchPast(t *testing.T, s suite) {
 		w.Close()
 	} else if !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
 		t.Errorf("Watch: %v, want none or Expired", err)
+	}
+}
+
+// burst writes n changes to objects of a namespace, from several goroutines.
+func (s suite) burst(t *testing.T, namespace string, n int) {
+	t.Helper()
+	var group errgroup.Group
+	for w := range writers {
+		group.Go(func() error {
+			name := fmt.Sprintf("burst-%d", w)
+			_, err := s.Create(s.ctx, configMap(namespace, name, "0"), store.CreateOptions{})
+			for i := 0; i < n/writers && (err == nil || apierrors.IsAlreadyExists(err)); i++ {
+				_, err = s.Patch(s.ctx, api.ConfigMaps, namespace, name, store.Patch{Type: types.MergePatchType,
+					Data: fmt.Appendf(nil, `{"data":{"value":"%d-%s"}}`, i, name+t.Name())})
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// watchBehind writes until a watcher that reads nothing must have been left behind.
+func watchBehind(t *testing.T, s suite) {
+	const enough = 1 << 15
+	from := s.list(t, api.ConfigMaps, store.ListOptions{}).Revision
+	idle := s.watch(t, api.ConfigMaps, store.WatchOptions{Revision: from})
+	for written := 0; ; written += 1024 {
+		w, err := s.Watch(s.ctx, api.ConfigMaps, store.WatchOptions{Revision: from})
+		if apierrors.IsResourceExpired(err) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		if written > enough {
+			t.Fatalf("%d changes are kept for watchers", enough)
+		}
+		s.burst(t, "red", 1024)
+	}
+	var err error
+	for last := from; err == nil; {
+		var event store.Event
+		if event, err = idle.Next(s.ctx); err == nil && event.Revision <= last {
+			t.Fatalf("revision %d follows %d", event.Revision, last)
+		}
+		last = event.Revision
+	}
+	if !apierrors.IsResourceExpired(err) {
+		t.Errorf("Next: %v, want Expired", err)
+	}
+	if _, again := idle.Next(s.ctx); again == nil {
+		t.Error("the watch goes on after Expired")
+	}
+}
+
+func watchBookmarks(t *testing.T, s suite) {
+	from := s.list(t, api.ConfigMaps, store.ListOptions{}).Revision
+	w := s.watch(t, api.ConfigMaps, store.WatchOptions{Revision: from, Bookmarks: true, Labels: labels.SelectorFromSet(labels.Set{"app": "x"})})
+	s.burst(t, "red", 2048)
+	mark, err := w.Next(s.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mark.Type != store.Bookmark || mark.Object != nil || mark.InitialEventsEnd || mark.Revision <= from {
+		t.Fatalf("the event is %+v, want a bookmark after %d", mark, from)
+	}
+	s.create(t, configMap("red", "a", "1", "app", "x"))
+	w = s.watch(t, api.ConfigMaps, store.WatchOptions{Revision: mark.Revision, Labels: labels.SelectorFromSet(labels.Set{"app": "x"})})
+	if got := what(s.next(t, w)); got != "ADDED red/a 1" {
+		t.Errorf("after the bookmark comes %s", got)
 	}
 }
 
