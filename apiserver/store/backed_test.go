@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"log/slog"
 	"testing"
 
 	"github.com/slipway-dev/slipway/apiserver/api"
@@ -43,3 +44,5 @@ func open(t *testing.T, backend kv.Backend, options ...store.Option) *store.Stor
 	})
 	return s
 }
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
