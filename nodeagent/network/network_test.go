@@ -270,3 +270,14 @@ func BenchmarkSetup50(b *testing.B) {
 		b.StartTimer()
 	}
 }
+
+func BenchmarkSetupOne(b *testing.B) {
+	n := open(b, b.TempDir())
+	closed(b, n)
+	for b.Loop() {
+		setup(b, n, network.Pod{ID: "a", Hostname: "alpha"})
+		b.StopTimer()
+		check(b, n.Teardown(b.Context(), "a"))
+		b.StartTimer()
+	}
+}
