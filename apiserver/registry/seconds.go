@@ -9,8 +9,9 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/api"
 )
 
-// wholeSeconds cuts every metav1.Time in obj to seconds, the precision that is stored and sent, so that an object
-// reads the same before and after it has been through bytes. Parts that need no cut are not written to.
+// wholeSeconds cuts every time in obj to the precision that is stored and sent, seconds or, in a MicroTime,
+// microseconds, so that an object reads the same before and after it has been through bytes. Parts that need no
+// cut are not written to.
 func wholeSeconds(obj api.Object) {
 	v := reflect.ValueOf(obj).Elem()
 	if cut := cutters[v.Type()]; cut != nil {
@@ -24,7 +25,10 @@ type cutter func(reflect.Value)
 // cutters has a cutter per type, nil for types without times, so that reflection looks at few fields.
 var cutters = newCutters()
 
-var timeType = reflect.TypeFor[metav1.Time]()
+var (
+	timeType      = reflect.TypeFor[metav1.Time]()
+	microTimeType = reflect.TypeFor[metav1.MicroTime]()
+)
 
 type cutterSet map[reflect.Type]cutter
 
@@ -47,10 +51,17 @@ func (set cutterSet) of(t reflect.Type) cutter {
 }
 
 func (set cutterSet) make(t reflect.Type) cutter {
-	if t == timeType {
+	switch t {
+	case timeType:
 		return func(v reflect.Value) {
 			if at := v.Addr().Interface().(*metav1.Time); at.Nanosecond() != 0 {
 				at.Time = at.Truncate(time.Second)
+			}
+		}
+	case microTimeType:
+		return func(v reflect.Value) {
+			if at := v.Addr().Interface().(*metav1.MicroTime); at.Nanosecond()%1000 != 0 {
+				at.Time = at.Truncate(time.Microsecond)
 			}
 		}
 	}
