@@ -124,12 +124,16 @@ func progress(o observed, f *fleet, s appsv1.DeploymentStatus, createError strin
 	return nil
 }
 
-// started is the condition with which a rollout to rs begins.
+// started is the condition with which a rollout to rs begins. A set that has Pods when it is first looked at has
+// made progress already.
 func started(rs *appsv1.ReplicaSet, say func(corev1.ConditionStatus, string, string) *appsv1.DeploymentCondition) *appsv1.DeploymentCondition {
-	if rs.Status.Replicas == 0 && rs.Annotations[historyAnnotation] == "" {
-		return say(corev1.ConditionTrue, reasonCreated, fmt.Sprintf("Created new replica set %q", rs.Name))
+	switch {
+	case rs.Status.Replicas > 0:
+		return say(corev1.ConditionTrue, reasonUpdated, fmt.Sprintf("ReplicaSet %q is progressing.", rs.Name))
+	case rs.Annotations[historyAnnotation] != "":
+		return say(corev1.ConditionTrue, reasonFound, fmt.Sprintf("Found new replica set %q", rs.Name))
 	}
-	return say(corev1.ConditionTrue, reasonFound, fmt.Sprintf("Found new replica set %q", rs.Name))
+	return say(corev1.ConditionTrue, reasonCreated, fmt.Sprintf("Created new replica set %q", rs.Name))
 }
 
 func progressed(before, now appsv1.DeploymentStatus) bool {
