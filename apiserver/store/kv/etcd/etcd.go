@@ -34,10 +34,15 @@ const (
 	// Socket is the name of the socket in the directory.
 	Socket = "etcd.sock"
 
-	// A member alone elects itself when its election timeout has passed, and has nobody to be out of step with:
-	// a short tick shortens the start and has no other effect. etcd wants an election to last five ticks.
-	tickMillis     = 20
+	// A member alone elects itself when its election timeout has passed, and has nobody to be out of step with: a
+	// short tick shortens the start. etcd wants an election to last five ticks, and waits one to five of them. Each
+	// tick costs while idle, too: 20 ms save 50 ms at the start and take half as much processor again.
+	tickMillis     = 50
 	electionMillis = 5 * tickMillis
+
+	// snapshotEvery bounds the transactions kept in memory and replayed at a start. Those kept for slow followers,
+	// etcd's larger part, help nobody here.
+	snapshotEvery = 5000
 
 	// socketPathLimit is the longest path of a unix socket, less its terminator.
 	socketPathLimit = 107
@@ -164,6 +169,7 @@ func (b *Backend) serverConfig(cfg Config, socket string) *embed.Config {
 	c.AdvertiseClientUrls = c.ListenClientUrls
 	c.TickMs, c.ElectionMs = tickMillis, electionMillis
 	c.QuotaBackendBytes = Quota
+	c.SnapshotCount, c.SnapshotCatchUpEntries = snapshotEvery, snapshotEvery/50
 	c.EnableGRPCGateway = false
 	c.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ChainUnaryInterceptor(b.acknowledgeCall)}
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(newZap(log, b.closed))
