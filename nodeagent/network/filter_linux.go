@@ -15,13 +15,14 @@ import (
 // tableName names this package's own table. Nothing else may be kept in it.
 const tableName = "slipway-pods"
 
-// filter is the table of rules Pods live under. All of them are static but the host ports: a Pod without any costs
+// filter is the tables of rules Pods live under. All of them are static but the host ports: a Pod without any costs
 // no change of the packet filter.
 type filter struct {
 	conn               *nftables.Conn
 	table              *nftables.Table
-	everywhere, pinned *nftables.Set // host ports on all addresses; on one
-	self               *nftables.Set // each Pod address twice: a Pod that calls itself through the node
+	both               *nftables.Table // for rules about IPv6
+	everywhere, pinned *nftables.Set   // host ports on all addresses; on one
+	self               *nftables.Set   // each Pod address twice: a Pod that calls itself through the node
 	static             []chain
 	podCIDR            netip.Prefix
 	gateway            netip.Addr
@@ -40,6 +41,7 @@ func newFilter(cfg Config) (*filter, error) {
 	}
 	f := &filter{conn: conn, podCIDR: cfg.PodCIDR, gateway: Gateway(cfg.PodCIDR), clusterCIDRs: cfg.ClusterCIDRs}
 	f.table = &nftables.Table{Name: tableName, Family: nftables.TableFamilyIPv4}
+	f.both = &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
 	endpoint := nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetService)
 	f.everywhere = &nftables.Set{Table: f.table, Name: "host-ports", IsMap: true, DataType: endpoint, Concatenation: true,
 		KeyType: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)}
@@ -68,12 +70,18 @@ func (f *filter) chains() []chain {
 		out = append(out, nft.Rule(nft.SourceIn(f.podCIDR), nft.DestinationIn(cidr), nft.Return()))
 	}
 	out = append(out, nft.Rule(nft.SourceIn(f.podCIDR), nft.DestinationNotIn(f.podCIDR), nft.Masquerade()))
+	noIPv6 := base("guard", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, -300,
+		nft.Rule(nft.FromLink(vethPrefix), nft.IPv6(), nft.Drop())) // Pods have no such address to send from
+	noIPv6.Table = f.both
 	return []chain{
+		noIPv6,
 		// A Pod sends from its own address only, and nobody reaches the node's loopback addresses from outside.
 		base("guard", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, -300,
 			nft.Rule(nft.FromLink(vethPrefix), nft.SourceNotRoutedBack(), nft.Drop()),
 			nft.Rule(nft.NotFromLoopback(), nft.DestinationIn(loopback), nft.Drop()),
 			nft.Rule(nft.NotFromLoopback(), nft.SourceIn(loopback), nft.Drop())),
+		// The kernel does not translate such packets back: a client would see another sender and reset its connection.
+		base("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, 0, nft.Rule(nft.FromLink(vethPrefix), nft.Invalid(), nft.Drop())),
 		base("host-ports-in", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, -105, hostPorts...),
 		base("host-ports-out", nftables.ChainTypeNAT, nftables.ChainHookOutput, -105, hostPorts...),
 		base("leave", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, 100, out...),
@@ -82,9 +90,9 @@ func (f *filter) chains() []chain {
 
 // install replaces the table as a whole, in one transaction, with the host ports of the given sandboxes.
 func (f *filter) install(recs []record) error {
-	f.conn.AddTable(f.table) // so that deleting it cannot fail
-	f.conn.DelTable(f.table)
+	f.drop()
 	f.conn.AddTable(f.table)
+	f.conn.AddTable(f.both)
 	for _, set := range []*nftables.Set{f.everywhere, f.pinned, f.self} {
 		set.ID = 0
 		if err := f.conn.AddSet(set, nil); err != nil {
@@ -98,7 +106,7 @@ func (f *filter) install(recs []record) error {
 	for _, c := range f.static {
 		f.conn.AddChain(c.Chain)
 		for _, rule := range c.rules {
-			f.conn.AddRule(&nftables.Rule{Table: f.table, Chain: c.Chain, Exprs: rule})
+			f.conn.AddRule(&nftables.Rule{Table: c.Table, Chain: c.Chain, Exprs: rule})
 		}
 	}
 	for _, rec := range recs {
@@ -115,7 +123,7 @@ func (f *filter) install(recs []record) error {
 // intact says whether the table still has all its rules.
 func (f *filter) intact() bool {
 	for _, c := range f.static {
-		rules, err := f.conn.GetRules(f.table, c.Chain)
+		rules, err := f.conn.GetRules(c.Table, c.Chain)
 		if err != nil || len(rules) != len(c.rules) {
 			return false
 		}
@@ -123,9 +131,16 @@ func (f *filter) intact() bool {
 	return true
 }
 
+// drop deletes the tables within the transaction; they may not exist.
+func (f *filter) drop() {
+	for _, table := range []*nftables.Table{f.table, f.both} {
+		f.conn.AddTable(table) // so that deleting it cannot fail
+		f.conn.DelTable(table)
+	}
+}
+
 func (f *filter) remove() error {
-	f.conn.AddTable(f.table)
-	f.conn.DelTable(f.table)
+	f.drop()
 	if err := f.conn.Flush(); err != nil {
 		return fmt.Errorf("remove the packet filter table %s: %w", tableName, err)
 	}

@@ -152,6 +152,7 @@ func TestRulesAreBackAfterFlush(t *testing.T) {
 	check(t, err)
 	conn.FlushRuleset()
 	check(t, conn.Flush())
+	check(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0o644))
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	for hostState(t) != whole {
@@ -159,5 +160,45 @@ func TestRulesAreBackAfterFlush(t *testing.T) {
 			t.Fatalf("rules are not back:\n%s\nwant:\n%s", hostState(t), whole)
 		}
 		<-time.After(50 * time.Millisecond)
+	}
+}
+
+func TestPodsSendNoIPv6(t *testing.T) {
+	n := open(t, t.TempDir())
+	closed(t, n)
+	a := setup(t, n, network.Pod{ID: "a"})
+	link, err := netlink.LinkByName(podLink(t))
+	check(t, err)
+	addr := func(text string) *netlink.Addr {
+		a, err := netlink.ParseAddr(text)
+		check(t, err)
+		a.Flags = unix.IFA_F_NODAD
+		return a
+	}
+	check(t, netlink.AddrAdd(link, addr("fd00::1/64")))
+	networktest.In(t, a.NetNS, func() { // a Pod with every privilege
+		eth, err := netlink.LinkByName("eth0")
+		check(t, err)
+		check(t, netlink.AddrAdd(eth, addr("fd00::2/64")))
+		check(t, netlink.NeighAdd(&netlink.Neigh{LinkIndex: eth.Attrs().Index, State: netlink.NUD_PERMANENT, IP: net.ParseIP("fd00::1"), HardwareAddr: link.Attrs().HardwareAddr}))
+	})
+	server, err := net.ListenPacket("udp6", "[fd00::1]:7000")
+	check(t, err)
+	defer server.Close()
+	both := networktest.ListenPacket(t, here, "10.244.0.1:7000")
+	networktest.In(t, a.NetNS, func() {
+		for _, to := range []string{"[fd00::1]:7000", "10.244.0.1:7000"} {
+			c, err := net.Dial("udp", to)
+			check(t, err)
+			c.Write([]byte("hello"))
+			c.Close()
+		}
+	})
+	if got := received(t, both); got != "hello" {
+		t.Errorf("by IPv4: %q", got)
+	}
+	server.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+	if _, _, err := server.ReadFrom(make([]byte, 10)); err == nil {
+		t.Error("a packet arrived by IPv6")
 	}
 }

@@ -46,15 +46,17 @@ func CheckFree(cidr netip.Prefix, device string) error {
 
 // forward lets the host route between links, and remembers what was set before.
 func forward(runDir string) error {
-	before, err := os.ReadFile("/proc/sys/" + forwardSysctl)
+	now, err := os.ReadFile("/proc/sys/" + forwardSysctl)
 	if err != nil {
 		return fmt.Errorf("read %s: %w", forwardSysctl, err)
 	}
-	if strings.TrimSpace(string(before)) == "1" {
+	if strings.TrimSpace(string(now)) == "1" {
 		return nil
 	}
-	if err := replaceFile(forwardFile(runDir), before); err != nil {
-		return err
+	if _, err := os.Stat(forwardFile(runDir)); err != nil { // else it was switched off while we run
+		if err := replaceFile(forwardFile(runDir), now); err != nil {
+			return err
+		}
 	}
 	return writeSysctl(forwardSysctl, "1")
 }

@@ -274,10 +274,11 @@ func BenchmarkSetup50(b *testing.B) {
 func BenchmarkSetupOne(b *testing.B) {
 	n := open(b, b.TempDir())
 	closed(b, n)
-	for b.Loop() {
-		setup(b, n, network.Pod{ID: "a", Hostname: "alpha"})
+	for i := 0; b.Loop(); i++ {
+		id := fmt.Sprint("pod-", i)
+		setup(b, n, network.Pod{ID: id, Hostname: id})
 		b.StopTimer()
-		check(b, n.Teardown(b.Context(), "a"))
+		check(b, n.Teardown(b.Context(), id))
 		b.StartTimer()
 	}
 }

@@ -139,7 +139,7 @@ func (n *node) adopt() ([]record, error) {
 	return recs, nil
 }
 
-// watch puts rules back that somebody removed, and opens other programs' chains that closed.
+// watch puts rules back that somebody removed, opens other programs' chains that closed, and keeps the host routing.
 func (n *node) watch(ctx context.Context) {
 	defer close(n.ended)
 	tick := time.NewTicker(guardPeriod)
@@ -152,14 +152,14 @@ func (n *node) watch(ctx context.Context) {
 		case <-tick.C:
 		}
 		now, err := nft.Generation()
-		if err == nil && now == seen {
-			continue
-		}
-		if err == nil {
+		if err == nil && now != seen {
 			err = n.mend()
 		}
+		if err == nil {
+			err = forward(n.cfg.RunDir)
+		}
 		if err != nil {
-			n.cfg.Log.Error("keep the packet filter as it should be", "error", err)
+			n.cfg.Log.Error("keep the host's network as it should be", "error", err)
 			continue
 		}
 		seen = now // our own changes make one more look, which finds nothing

@@ -120,6 +120,23 @@ func Translated() []expr.Any {
 	}
 }
 
+// Invalid matches packets that belong to no connection the kernel can make out.
+func Invalid() []expr.Any {
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATE, Register: R0},
+		&expr.Bitwise{SourceRegister: R0, DestRegister: R0, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(expr.CtStateBitINVALID), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: R0, Data: make([]byte, 4)},
+	}
+}
+
+// IPv6 matches packets of that family, in a table for both.
+func IPv6() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: R0},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: R0, Data: []byte{unix.NFPROTO_IPV6}},
+	}
+}
+
 // In matches when the key that begins in register reg is an element of set.
 func In(set *nftables.Set, reg uint32) []expr.Any {
 	return []expr.Any{&expr.Lookup{SourceRegister: reg, SetName: set.Name, SetID: set.ID}}
