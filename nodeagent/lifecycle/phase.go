@@ -79,3 +79,37 @@ func (v view) phase() corev1.PodPhase {
 	}
 	return corev1.PodRunning
 }
+
+// Urgent reports whether somebody waits for the change from one status to another: another phase or readiness, a
+// container that began, ended or cannot begin. Other changes may wait a moment to be written together.
+func Urgent(old, updated corev1.PodStatus) bool {
+	if old.Phase != updated.Phase && updated.Phase != corev1.PodPending || IsReady(old) != IsReady(updated) {
+		return true
+	}
+	if len(old.ContainerStatuses) != len(updated.ContainerStatuses) || len(old.InitContainerStatuses) != len(updated.InitContainerStatuses) {
+		return false
+	}
+	return urgentAny(old.ContainerStatuses, updated.ContainerStatuses) || urgentAny(old.InitContainerStatuses, updated.InitContainerStatuses)
+}
+
+func urgentAny(old, updated []corev1.ContainerStatus) bool {
+	for i := range updated {
+		if stateOf(old[i]) != stateOf(updated[i]) {
+			return true
+		}
+	}
+	return false
+}
+
+// stateOf names what a container does, the ways of not having begun yet taken together.
+func stateOf(s corev1.ContainerStatus) string {
+	switch {
+	case s.State.Running != nil:
+		return "running " + s.ContainerID
+	case s.State.Terminated != nil:
+		return "terminated " + s.ContainerID
+	case s.State.Waiting != nil && s.State.Waiting.Reason != ReasonContainerCreating && s.State.Waiting.Reason != ReasonPodInitializing:
+		return s.State.Waiting.Reason
+	}
+	return ""
+}

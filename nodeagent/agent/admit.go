@@ -1,0 +1,111 @@
+package agent
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	resourcehelper "k8s.io/component-helpers/resource"
+
+	"github.com/slipway-dev/slipway/apiserver/api"
+	"github.com/slipway-dev/slipway/nodeagent/lifecycle"
+)
+
+// ReasonUnsupportedField is the status reason of a Pod whose spec asks for what this version does not do.
+const ReasonUnsupportedField = "UnsupportedField"
+
+// admit says why the node does not take a Pod beside those it runs, nil when it does. The scheduler has looked
+// already; a Pod bound by name or by two schedulers at once ends here.
+func admit(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceList) *lifecycle.Refusal {
+	if _, refused := api.UnsupportedFields(&pod.Spec); len(refused) > 0 {
+		notes := make([]string, len(refused))
+		for i, n := range refused {
+			notes[i] = n.String()
+		}
+		return &lifecycle.Refusal{Reason: ReasonUnsupportedField, Message: strings.Join(notes, "; ")}
+	}
+	if r := fits(pod, others, allocatable); r != nil {
+		return r
+	}
+	return portsFree(pod, others)
+}
+
+// fits checks the node's resources in a fixed order.
+func fits(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceList) *lifecycle.Refusal {
+	if limit := allocatable.Pods().Value(); int64(len(others))+1 > limit {
+		return outOf(corev1.ResourcePods, 1, int64(len(others)), limit)
+	}
+	wants := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
+	used := corev1.ResourceList{}
+	for _, o := range others {
+		for name, q := range resourcehelper.PodRequests(o, resourcehelper.PodResourcesOptions{}) {
+			sum := used[name]
+			sum.Add(q)
+			used[name] = sum
+		}
+	}
+	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage} {
+		want, have, limit := wants[name], used[name], allocatable[name]
+		if want.IsZero() {
+			continue
+		}
+		sum := want.DeepCopy()
+		sum.Add(have)
+		if sum.Cmp(limit) <= 0 {
+			continue
+		}
+		if name == corev1.ResourceCPU {
+			return outOf(name, want.MilliValue(), have.MilliValue(), limit.MilliValue())
+		}
+		return outOf(name, want.Value(), have.Value(), limit.Value())
+	}
+	return nil
+}
+
+func outOf(name corev1.ResourceName, requested, used, capacity int64) *lifecycle.Refusal {
+	return &lifecycle.Refusal{Reason: "OutOf" + string(name),
+		Message: fmt.Sprintf("Pod was rejected: Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, requested, used, capacity)}
+}
+
+func portsFree(pod *corev1.Pod, others []*corev1.Pod) *lifecycle.Refusal {
+	for _, port := range hostPorts(pod) {
+		for _, o := range others {
+			for _, taken := range hostPorts(o) {
+				if port.HostPort == taken.HostPort && protocol(port) == protocol(taken) && meet(port.HostIP, taken.HostIP) {
+					return &lifecycle.Refusal{Reason: "NodePorts",
+						Message: fmt.Sprintf("Pod was rejected: host port %d/%s is taken by Pod %s/%s", port.HostPort, protocol(port), o.Namespace, o.Name)}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func meet(a, b string) bool {
+	every := []string{"", "0.0.0.0", "::"}
+	return a == b || slices.Contains(every, a) || slices.Contains(every, b)
+}
+
+// hostPorts returns the ports of the node a Pod takes.
+func hostPorts(pod *corev1.Pod) []corev1.ContainerPort {
+	var out []corev1.ContainerPort
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		for _, p := range c.Ports {
+			if p.HostPort == 0 && pod.Spec.HostNetwork {
+				p.HostPort = p.ContainerPort
+			}
+			if p.HostPort != 0 {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
+}
+
+func protocol(p corev1.ContainerPort) string {
+	if p.Protocol == "" {
+		return string(corev1.ProtocolTCP)
+	}
+	return string(p.Protocol)
+}

@@ -1,0 +1,150 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/slipway-dev/slipway/nodeagent/engine"
+	"github.com/slipway-dev/slipway/nodeagent/lifecycle"
+)
+
+// stop runs a container's preStop hook and asks it to end.
+func (w *worker) stop(ctx context.Context, pod *corev1.Pod, ip string, action lifecycle.Action) func() {
+	w.eventOf(pod, action.Container, corev1.EventTypeNormal, "Killing", action.Reason)
+	c, _ := containerNamed(pod, action.Container)
+	if c.Lifecycle != nil && c.Lifecycle.PreStop != nil && action.Grace > 0 {
+		hookCtx, cancel := context.WithTimeout(ctx, action.Grace)
+		if err := w.hook(hookCtx, c, ip, action.ID, c.Lifecycle.PreStop); err != nil {
+			w.eventOf(pod, action.Container, corev1.EventTypeWarning, "FailedPreStopHook", "PreStopHook failed: "+err.Error())
+		}
+		cancel()
+	}
+	signal := 0 // the container's own
+	if action.Grace <= 0 {
+		signal = int(unix.SIGKILL)
+	}
+	err := w.a.cfg.Engine.Signal(ctx, action.ID, signal, false)
+	if errors.Is(err, engine.ErrNotFound) {
+		err = nil
+	}
+	if err != nil && ctx.Err() == nil {
+		w.a.log.Warn("stop container", "namespace", pod.Namespace, "pod", pod.Name, "container", action.Container, "err", err)
+		rest(ctx, firstPause)
+	}
+	return func() {
+		if err != nil {
+			delete(w.o.Signalled, action.ID) // it was not asked: ask again
+		}
+	}
+}
+
+// postStart runs a container's postStart hook; when it fails the container is killed, and restarts as after a crash.
+func (w *worker) postStart(ctx context.Context, pod *corev1.Pod, ip string, action lifecycle.Action) {
+	c, _ := containerNamed(pod, action.Container)
+	if c.Lifecycle == nil || c.Lifecycle.PostStart == nil {
+		return
+	}
+	err := w.hook(ctx, c, ip, action.ID, c.Lifecycle.PostStart)
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	w.eventOf(pod, c.Name, corev1.EventTypeWarning, "FailedPostStartHook", "PostStartHook failed: "+err.Error())
+	if err := w.a.cfg.Engine.Signal(ctx, action.ID, int(unix.SIGKILL), true); err != nil {
+		w.a.log.Warn("kill container after its hook failed", "namespace", pod.Namespace, "pod", pod.Name, "container", c.Name, "err", err)
+	}
+}
+
+// hook carries out a lifecycle handler.
+func (w *worker) hook(ctx context.Context, c corev1.Container, ip, id string, h *corev1.LifecycleHandler) error {
+	switch {
+	case h.Exec != nil:
+		code, output, err := w.a.execIn(id)(ctx, h.Exec.Command)
+		if err == nil && code != 0 {
+			err = fmt.Errorf("command %q ended with %d: %s", h.Exec.Command, code, output)
+		}
+		return err
+	case h.HTTPGet != nil:
+		return getOnce(ctx, c, ip, h.HTTPGet)
+	case h.Sleep != nil:
+		rest(ctx, time.Duration(h.Sleep.Seconds)*time.Second)
+	}
+	return nil
+}
+
+func getOnce(ctx context.Context, c corev1.Container, ip string, get *corev1.HTTPGetAction) error {
+	host, port := get.Host, get.Port.IntValue()
+	if host == "" {
+		host = ip
+	}
+	for _, p := range c.Ports {
+		if get.Port.Type == intstr.String && p.Name == get.Port.StrVal {
+			port = int(p.ContainerPort)
+		}
+	}
+	target := url.URL{Scheme: "http", Host: net.JoinHostPort(host, strconv.Itoa(port)), Path: get.Path}
+	if get.Scheme == corev1.URISchemeHTTPS {
+		target.Scheme = "https"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	if err != nil {
+		return err
+	}
+	for _, h := range get.HTTPHeaders {
+		req.Header.Add(h.Name, h.Value)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode >= http.StatusBadRequest {
+		return fmt.Errorf("GET %s: %s", target.Path, resp.Status)
+	}
+	return nil
+}
+
+// execOutput bounds what is kept of a command's output.
+const execOutput = 10 << 10
+
+// execIn returns how commands are run in a container.
+func (a *Agent) execIn(id string) func(context.Context, []string) (int, []byte, error) {
+	return func(ctx context.Context, command []string) (int, []byte, error) {
+		out := &bounded{}
+		code, err := a.cfg.Engine.Exec(ctx, id, engine.Exec{Command: command, Stdout: out, Stderr: out})
+		return code, out.bytes(), err
+	}
+}
+
+// bounded keeps the beginning of what is written to it; stdout and stderr may write at the same time.
+type bounded struct {
+	mu   sync.Mutex
+	kept []byte
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if room := execOutput - len(b.kept); room > 0 {
+		b.kept = append(b.kept, p[:min(len(p), room)]...)
+	}
+	return len(p), nil
+}
+
+func (b *bounded) bytes() []byte {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.kept
+}
