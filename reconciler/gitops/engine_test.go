@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -30,6 +32,7 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/store/kv/etcd"
 	"github.com/slipway-dev/slipway/apiserver/store/kv/memory"
 	"github.com/slipway-dev/slipway/gitsource"
+	"github.com/slipway-dev/slipway/reconciler/gitops/plan"
 )
 
 // rig is an engine over a real registry, and what it told.
@@ -518,17 +521,21 @@ func TestAdoption(t *testing.T) {
 	r.start(Config{})
 	f := shop()
 	f["default.yaml"] = namespaceFile("default")
+	f["web.yaml"] = deploymentFile("web", "nginx:1") + "        envFrom: [{configMapRef: {name: b}}]\n"
 	rev := r.push(f)
 	p := r.awaitStep(StepSettled, rev)
-	want := []string{`b.yaml:1: ConfigMap/shop/b: is there already and comes from source "elsewhere" (): remove it there first`}
+	why := `is there already and comes from source "elsewhere" (): remove it there first`
+	want := []string{"b.yaml:1: ConfigMap/shop/b: " + why, "web.yaml:1: Deployment/shop/web: needs ConfigMap shop/b, which is not applied: " + why}
 	if d := cmp.Diff(want, p.Status.Errors); p.Status.Phase != slipwayv1.RolloutFailed || d != "" {
 		t.Errorf("%s (-want +got):\n%s", p.Status.Phase, d)
 	}
 	if d := cmp.Diff(map[string]string{"key": "1", "other": "kept"}, get[*corev1.ConfigMap](r, "shop", "a").Data); d != "" {
 		t.Errorf("adopted object (-want +got):\n%s", d)
 	}
-	// What was in the way goes, and the object comes.
+	// What was in the way goes, and the object comes, and what needs it.
 	r.delete(api.ConfigMaps, "shop", "b")
+	r.await("web waits", func(p Progress) bool { return p.Step == StepWorkload && p.Revision.ID == rev })
+	r.available("shop", "web")
 	if p := r.awaitStep(StepSettled, rev); p.Status.Phase != slipwayv1.RolloutSucceeded {
 		t.Errorf("status %+v", p.Status)
 	}
@@ -629,5 +636,125 @@ func TestOnEtcd(t *testing.T) {
 	r.push(f)
 	if p := r.awaitStep(StepPlanned, rev); len(p.Plan.Lines()) != 0 {
 		t.Errorf("after a restart the plan is %v", p.Plan)
+	}
+}
+
+// counting counts the writes that go through it, tried ones included.
+type counting struct {
+	store.Client
+	patches atomic.Int64
+}
+
+func (c *counting) Patch(ctx context.Context, kind *api.Kind, namespace, name string, p store.Patch) (api.Object, error) {
+	c.patches.Add(1)
+	return c.Client.Patch(ctx, kind, namespace, name, p)
+}
+
+func TestUnchangedObjectsCostNothing(t *testing.T) {
+	r := newRig(t, memory.New())
+	client := &counting{Client: r.gitops}
+	r.gitops = client
+	r.start(Config{})
+	f := shop()
+	f["web.yaml"] = deploymentFile("web", "nginx:1")
+	rev := r.push(f)
+	r.await("web waits", func(p Progress) bool { return p.Step == StepWorkload && p.Revision.ID == rev })
+	r.available("shop", "web") // a new resourceVersion, but nothing of Git's
+	r.awaitStep(StepSettled, rev)
+	before := client.patches.Load()
+	f["extra.yaml"] = configFile("extra", "1")
+	r.settle(f)
+	if got := client.patches.Load() - before; got != 1 {
+		t.Errorf("%d writes for one new object, want 1", got)
+	}
+}
+
+func TestDeletedNamespaceComesBack(t *testing.T) {
+	r := newRig(t, memory.New())
+	r.start(Config{})
+	rev := r.settle(shop())
+	// Somebody deletes the namespace; the namespace controller, played here, empties it and lets it go.
+	r.delete(api.Namespaces, "", "shop")
+	r.delete(api.ConfigMaps, "shop", "a")
+	r.delete(api.ConfigMaps, "shop", "b")
+	ns := get[*corev1.Namespace](r, "", "shop").DeepCopy()
+	ns.Spec.Finalizers = nil
+	if _, err := r.admin.Update(t.Context(), ns, store.UpdateOptions{Subresource: "finalize"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.admin.Delete(t.Context(), api.Namespaces, "", "shop", store.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		t.Fatal(err)
+	}
+	back := map[string]bool{}
+	r.await("everything back", func(p Progress) bool {
+		if p.Step == StepPutBack && p.Revision.ID == rev && p.Action.Op == plan.Create {
+			back[p.Action.Ref.String()] = true
+		}
+		return len(back) == 3
+	})
+	if !has[*corev1.ConfigMap](r, "shop", "a") || !has[*corev1.ConfigMap](r, "shop", "b") {
+		t.Errorf("back is only %v", back)
+	}
+}
+
+func TestNamespaceWithOthersObjectsWaits(t *testing.T) {
+	r := newRig(t, memory.New())
+	r.start(Config{})
+	f := shop()
+	f["old.yaml"] = namespaceFile("old")
+	r.settle(f)
+	r.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "old", Name: "precious"}})
+	delete(f, "old.yaml")
+	rev := r.push(f)
+	p := r.awaitStep(StepAwaiting, rev)
+	if want := "deleting Namespace old waits for confirmation: it holds 1 object not made by Git: ConfigMap old/precious"; p.Text != want {
+		t.Errorf("question %q, want %q", p.Text, want)
+	}
+	if err := New(r.admin, event.Discard, r.log, Config{}).Confirm(t.Context(), rev); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitStep(StepSettled, rev)
+	if has[*corev1.Namespace](r, "", "old") {
+		t.Error("the namespace is still there")
+	}
+}
+
+func TestUnsupportedFieldRefusesItsObject(t *testing.T) {
+	r := newRig(t, memory.New())
+	r.start(Config{})
+	f := shop()
+	f["web.yaml"] = deploymentFile("web", "nginx:1") + "      runtimeClassName: gvisor\n"
+	rev := r.push(f)
+	p := r.awaitStep(StepSettled, rev)
+	if len(p.Status.Errors) != 1 || !strings.HasPrefix(p.Status.Errors[0], "web.yaml:1: Deployment/shop/web: UnsupportedField: spec.template.spec.runtimeClassName: ") ||
+		!strings.HasSuffix(p.Status.Errors[0], "(line 18)") {
+		t.Errorf("errors %q", p.Status.Errors)
+	}
+	if has[*appsv1.Deployment](r, "shop", "web") || !has[*corev1.ConfigMap](r, "shop", "a") {
+		t.Error("want web refused and the rest applied")
+	}
+}
+
+func TestSourceThatCannotBeRead(t *testing.T) {
+	r := newRig(t, memory.New())
+	r.start(Config{})
+	rev := r.settle(shop())
+	broken := func() metav1.Condition {
+		r.updates <- gitsource.Update{Err: errors.New("connection refused")}
+		r.await("fetch error", func(p Progress) bool { return p.Step == StepFetch && p.Text == "connection refused" })
+		return *meta.FindStatusCondition(r.source().Status.Conditions, ConditionFetched)
+	}
+	first := broken()
+	version := r.source().ResourceVersion
+	if first.Status != metav1.ConditionFalse || first.Message != "connection refused" {
+		t.Errorf("condition %+v", first)
+	}
+	if second := broken(); second != first || r.source().ResourceVersion != version {
+		t.Errorf("the same problem was written twice: %+v, then %+v", first, second)
+	}
+	r.push(shop())
+	r.await("readable again", func(p Progress) bool { return p.Step == StepFetch && p.Text == "" })
+	if src := r.source(); src.Status.Applied != rev || !meta.IsStatusConditionTrue(src.Status.Conditions, ConditionFetched) {
+		t.Errorf("status %+v", src.Status)
 	}
 }

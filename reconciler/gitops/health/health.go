@@ -33,6 +33,7 @@ type Health struct {
 	Ready, Wanted int32
 	// Cause is the first real reason found in the object's Pods: "Pod web-abc: container app: CrashLoopBackOff: exit 1".
 	Cause string
+	Pod   string // the name of the Pod the cause was found in
 	// Stuck says that the cause will not pass by waiting: the image does not exist, a container keeps crashing.
 	Stuck bool
 }
@@ -144,6 +145,9 @@ func pod(p *corev1.Pod) Health {
 		return Health{Status: Current, Wanted: 1, Ready: 1}
 	}
 	h.Cause, h.Stuck = cause, stuck
+	if cause != "" {
+		h.Pod = p.Name
+	}
 	h.Message = cause
 	if h.Message == "" {
 		h.Message = "not ready"
@@ -170,7 +174,7 @@ func withCause(h Health, pods []*corev1.Pod) Health {
 		return h
 	}
 	if name, cause, stuck := First(pods); cause != "" {
-		h.Cause, h.Stuck = fmt.Sprintf("Pod %s: %s", name, cause), h.Stuck || stuck
+		h.Pod, h.Cause, h.Stuck = name, fmt.Sprintf("Pod %s: %s", name, cause), h.Stuck || stuck
 	}
 	return h
 }

@@ -73,18 +73,18 @@ func TestOf(t *testing.T) {
 		{"deployment scaled to zero", deploy(seen(0, 0, 0), func(d *appsv1.Deployment) { *d.Spec.Replicas = 0 }), nil, Health{Status: Current}},
 		{"deployment past its deadline", deploy(seen(3, 3, 0), func(d *appsv1.Deployment) {
 			d.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing, Reason: "ProgressDeadlineExceeded"}}
-		}), []*corev1.Pod{unschedulable("web-1")}, Health{Status: Failed, Message: "progress deadline exceeded", Wanted: 3, Stuck: true,
+		}), []*corev1.Pod{unschedulable("web-1")}, Health{Status: Failed, Message: "progress deadline exceeded", Wanted: 3, Stuck: true, Pod: "web-1",
 			Cause: "Pod web-1: Unschedulable: 0/2 nodes are available: 2 Insufficient cpu."}},
 		{"deployment whose Pods crash", deploy(seen(3, 3, 0)), []*corev1.Pod{
 			unschedulable("web-a"), running("web-c", crashed(5, corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error", Message: "start\nno database\n"})),
 			running("web-b", crashed(4, corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"})),
-		}, Health{Status: InProgress, Message: "0 of 3 ready", Wanted: 3, Stuck: true, Cause: "Pod web-b: container app: CrashLoopBackOff: OOMKilled: exit 137"}},
+		}, Health{Status: InProgress, Message: "0 of 3 ready", Wanted: 3, Stuck: true, Pod: "web-b", Cause: "Pod web-b: container app: CrashLoopBackOff: OOMKilled: exit 137"}},
 		{"deployment whose Pods crashed once", deploy(seen(3, 3, 0)), []*corev1.Pod{running("web-a", crashed(1, corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error"}))},
-			Health{Status: InProgress, Message: "0 of 3 ready", Wanted: 3, Cause: "Pod web-a: container app: CrashLoopBackOff: exit 1"}},
+			Health{Status: InProgress, Message: "0 of 3 ready", Wanted: 3, Pod: "web-a", Cause: "Pod web-a: container app: CrashLoopBackOff: exit 1"}},
 		{"pod ready", ready(running("p")), nil, Health{Status: Current, Wanted: 1, Ready: 1}},
 		{"pod starting", running("p", backOff("ContainerCreating", "")), nil, Health{Status: InProgress, Message: "not ready", Wanted: 1}},
 		{"pod without its image", running("p", backOff("ImagePullBackOff", "nginx:nope:\n not found")), nil,
-			Health{Status: Failed, Message: "container app: ImagePullBackOff: nginx:nope: not found", Cause: "container app: ImagePullBackOff: nginx:nope: not found", Stuck: true, Wanted: 1}},
+			Health{Status: Failed, Message: "container app: ImagePullBackOff: nginx:nope: not found", Cause: "container app: ImagePullBackOff: nginx:nope: not found", Pod: "p", Stuck: true, Wanted: 1}},
 		{"pod done", &corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodSucceeded}}, nil, Health{Status: Current}},
 		{"service without an address", &corev1.Service{}, nil, Health{Status: InProgress, Message: "waiting for an address"}},
 	}

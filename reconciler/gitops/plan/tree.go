@@ -55,10 +55,22 @@ func (t *Tree) Want(ref Ref) *Want { return t.index[ref] }
 
 func newWant(o *manifest.Object) Want {
 	sum := sha256.Sum256(o.JSON)
-	return Want{
+	w := Want{
 		Ref: RefOf(o.Kind, o.Object), Origin: fmt.Sprintf("%s:%d", o.Path, o.Line), Object: o.Object,
 		Hash: hex.EncodeToString(sum[:]), written: o,
 	}
+	var refused []string
+	for _, n := range api.NotActedOn(o.Object) {
+		if n.Refused {
+			refused = append(refused, fmt.Sprintf("%s (line %d)", n, o.FieldLine(n.Path)))
+			continue
+		}
+		w.NotActedOn = append(w.NotActedOn, fmt.Sprintf("%s:%d: %s: not acted on: %s", o.Path, o.FieldLine(n.Path), w.Slashed(), n))
+	}
+	if len(refused) > 0 {
+		w.Refused = api.ReasonUnsupportedField + ": " + strings.Join(refused, "; ")
+	}
+	return w
 }
 
 // Text returns what is applied for w: what was written, the annotations that say where, and a Secret's stringData
