@@ -190,7 +190,8 @@ func TestPodsSendNoIPv6(t *testing.T) {
 		for _, to := range []string{"[fd00::1]:7000", "10.244.0.1:7000"} {
 			c, err := net.Dial("udp", to)
 			check(t, err)
-			c.Write([]byte("hello"))
+			_, err = c.Write([]byte("hello"))
+			check(t, err)
 			c.Close()
 		}
 	})

@@ -92,13 +92,15 @@ func In(t testing.TB, path string, f func()) {
 func onOwnThread(f func() error) error {
 	done := make(chan error)
 	go func() {
+		err := errors.New("the test ended there")
+		defer func() { done <- err }() // also after FailNow
 		runtime.LockOSThread()
 		if unix.Gettid() == unix.Getpid() {
-			done <- onOwnThread(f) // on another thread: this goroutine holds the main one
+			err = onOwnThread(f) // on another thread: this goroutine holds the main one
 			runtime.UnlockOSThread()
 			return
 		}
-		done <- f()
+		err = f()
 	}()
 	return <-done
 }
