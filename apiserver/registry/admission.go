@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -36,6 +37,7 @@ var admissions = []admission{
 	{"NodeRestriction", admitNode},
 	{"NamespaceLifecycle", admitNamespace},
 	{"NoEscalation", admitRoles},
+	{"DenyServiceExternalIPs", admitExternalIPs},
 	{"ServiceAccount", admitServiceAccount},
 }
 
@@ -97,6 +99,21 @@ func admitRoles(ctx context.Context, r *Registry, q request) error {
 		return nil
 	}
 	return r.Authorize(ctx, q.id, attributes(q.kind, verb, q.obj.GetNamespace(), q.obj.GetName()))
+}
+
+// admitExternalIPs keeps Services from taking traffic to addresses that are not theirs (CVE-2020-8554).
+func admitExternalIPs(_ context.Context, _ *Registry, q request) error {
+	svc, ok := q.obj.(*corev1.Service)
+	if !ok {
+		return nil
+	}
+	old, _ := q.old.(*corev1.Service)
+	for _, ip := range svc.Spec.ExternalIPs {
+		if old == nil || !slices.Contains(old.Spec.ExternalIPs, ip) {
+			return apierrors.NewForbidden(q.kind.GroupResource(), svc.Name, errors.New("spec.externalIPs: use of external IPs is denied by admission control"))
+		}
+	}
+	return nil
 }
 
 // Names of the ServiceAccount admission, as upstream.

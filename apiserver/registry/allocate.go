@@ -125,7 +125,7 @@ func claimsOf(svc *corev1.Service) []string {
 func (r *Registry) allocate(ctx context.Context, old, updated api.Object, dryRun bool) (api.Object, error) {
 	before, _ := old.(*corev1.Service)
 	wanted := updated.(*corev1.Service)
-	if errs := r.pool.check(wanted); len(errs) > 0 {
+	if errs := append(r.pool.check(wanted), r.pool.checkPorts(wanted)...); len(errs) > 0 {
 		return nil, invalidService(wanted, errs)
 	}
 	lost := map[string]bool{} // taken since the list was read
@@ -179,6 +179,21 @@ func (p pool) check(svc *corev1.Service) field.ErrorList {
 	if policy := svc.Spec.IPFamilyPolicy; policy != nil && *policy == corev1.IPFamilyPolicyRequireDualStack {
 		errs = append(errs, field.Invalid(spec.Child("ipFamilyPolicy"), *policy, "this cluster is not configured for dual-stack services"))
 	}
+	return errs
+}
+
+// checkPorts refuses node ports outside the range.
+func (p pool) checkPorts(svc *corev1.Service) field.ErrorList {
+	var errs field.ErrorList
+	refuse := func(path *field.Path, port int32) {
+		if port != 0 && (port < p.first || port > p.last) {
+			errs = append(errs, field.Invalid(path, port, fmt.Sprintf("provided port is not in the valid range. The range of valid ports is %d-%d", p.first, p.last)))
+		}
+	}
+	for i := range svc.Spec.Ports {
+		refuse(field.NewPath("spec", "ports").Index(i).Child("nodePort"), svc.Spec.Ports[i].NodePort)
+	}
+	refuse(field.NewPath("spec", "healthCheckNodePort"), svc.Spec.HealthCheckNodePort)
 	return errs
 }
 
