@@ -23,6 +23,9 @@ type Revision struct {
 	Subject string // first line of the commit message, at most 200 bytes
 	Author  string // name, without address
 	Time    time.Time
+
+	// Rewritten says that the branch no longer contains the revision read before it: it was force-pushed.
+	Rewritten bool
 }
 
 // Short returns the name shown to people: 7 hex digits, "+dirty" for a directory that differs from its HEAD.
