@@ -49,7 +49,8 @@ type Proxy struct {
 	changed   []Front       // where want may differ from have
 	moved     chan struct{} // closed when have changes
 	generate  uint32        // of the packet filter after our last change
-	suspicion bool          // somebody changed the packet filter
+	suspicion bool          // somebody changed the packet filter since all of it was looked at
+	looked    time.Time     // when that was
 }
 
 // New checks that the addresses of Services are free on this host and leads them to Device, which must exist. Rules
@@ -229,7 +230,9 @@ func (p *Proxy) mend() error {
 	if p.have == nil || (now == p.generate && !p.suspicion) {
 		return nil
 	}
-	if !p.table.intact(p.have) {
+	// Rules are few; elements of maps may be many, and others (Docker) change their own rules often.
+	whole := time.Since(p.looked) >= 10*p.cfg.Period
+	if !p.table.hasRules() || (whole && !p.table.hasElements(p.have)) {
 		p.cfg.Log.Warn("the packet filter was changed by somebody else; put back", "table", tableName)
 		if err := p.table.install(p.have); err != nil {
 			return err
@@ -237,8 +240,12 @@ func (p *Proxy) mend() error {
 		if now, err = nft.Generation(); err != nil {
 			return err
 		}
+		whole = true
 	}
-	p.generate, p.suspicion = now, false
+	p.generate, p.suspicion = now, !whole
+	if whole {
+		p.looked = time.Now()
+	}
 	return nil
 }
 

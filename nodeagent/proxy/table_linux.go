@@ -263,14 +263,19 @@ func (t *table) unstick(gone map[netip.AddrPort]bool) error {
 	return t.conn.Flush()
 }
 
-// intact says whether the table has all its rules and all elements of state.
-func (t *table) intact(state State) bool {
+// hasRules says whether the table still has its chains with all their rules.
+func (t *table) hasRules() bool {
 	for _, c := range t.static {
 		rules, err := t.conn.GetRules(t.Table, c.Chain)
 		if err != nil || len(rules) != len(c.rules) {
 			return false
 		}
 	}
+	return true
+}
+
+// hasElements says whether the maps still have as many elements as state asks for. It reads all of them.
+func (t *table) hasElements(state State) bool {
 	var want elements
 	for _, rule := range state {
 		want.add(rule)
