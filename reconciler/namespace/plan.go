@@ -96,13 +96,11 @@ func remaining(all []Content) []Content {
 }
 
 // stage orders kinds: makers of Pods go before Pods, and Pods keep their Services, configuration and identity until
-// they have ended. Events are last, so that they tell of all this.
+// they have ended.
 func stage(k *api.Kind) int {
 	switch {
 	case k == api.Pods:
 		return 1
-	case k == api.Events:
-		return 3
 	case k.Group == api.Deployments.Group || k.Group == "batch":
 		return 0
 	}
