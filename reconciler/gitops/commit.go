@@ -35,7 +35,8 @@ type commit struct {
 	attempts map[plan.Ref]attempt
 	errors   int // turns that failed in a row
 
-	announced bool // the observer was told of an end since this process started
+	shown     string // the plan as the observer last saw it
+	announced bool   // the observer was told of an end since this process started
 }
 
 // attempt spaces tries to write one object.

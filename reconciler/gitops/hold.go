@@ -33,10 +33,31 @@ func (e *Engine) hold(ctx context.Context, c *commit) {
 				wait = max(later, time.Millisecond)
 			}
 		}
-		if !e.pause(ctx, wait, max(breath, 10*time.Since(started))) {
+		if !e.wait(ctx, c, wait, max(breath, 10*time.Since(started))) {
 			return
 		}
-		e.digest(c, e.changes.take())
+	}
+}
+
+// wait returns when there is something to do for c: a change that concerns it, or wait is over (zero: no limit).
+// More is how long changes are collected, so that the engine takes at most a tenth of a core. It returns false when
+// ctx has ended.
+func (e *Engine) wait(ctx context.Context, c *commit, wait, more time.Duration) bool {
+	var end time.Time
+	if wait > 0 {
+		end = time.Now().Add(wait)
+	}
+	for {
+		if !e.pause(ctx, wait, more) {
+			return false
+		}
+		now := time.Now()
+		if e.digest(c, e.changes.take(), now) || wait > 0 && !now.Before(end) {
+			return true
+		}
+		if wait > 0 {
+			wait = end.Sub(now)
+		}
 	}
 }
 
@@ -116,7 +137,10 @@ func (e *Engine) applyAll(ctx context.Context, c *commit) error {
 		return err
 	}
 	p := plan.Of(o)
-	e.tell(Progress{Step: StepPlanned, Revision: c.tree.Revision, Plan: &p})
+	if text := p.String(); text != c.shown {
+		c.shown = text
+		e.tell(Progress{Step: StepPlanned, Revision: c.tree.Revision, Plan: &p})
+	}
 	if c.refusal = p.Refusal; c.refusal != "" {
 		c.full = false
 		return nil
@@ -178,27 +202,34 @@ func (e *Engine) applySome(ctx context.Context, c *commit) error {
 	return nil
 }
 
-// digest decides what the changes seen by the watches ask for.
-func (e *Engine) digest(c *commit, seen map[plan.Ref]change) {
-	now := time.Now()
-	c.ripe(now)
+// digest decides what the changes seen by the watches ask for, and whether they concern c at all.
+func (e *Engine) digest(c *commit, seen map[plan.Ref]change, now time.Time) (concerns bool) {
+	late := len(c.late()) > 0
 	for ref, ch := range seen {
-		switch {
-		case ref.Row() == api.Sources:
+		switch kind := ref.Row(); {
+		case kind == api.Sources:
 			if c.question != "" && isNamed(c.tree.Revision.ID, ch.object.GetAnnotations()[AnnotationConfirm]) {
-				c.full = true
+				c.full, concerns = true, true
 			}
 		case c.tree.Refs[ref]:
+			concerns = true
 			if e.strays(c.tree.Want(ref), ch) {
 				c.drifted(ref, now)
 			}
+		case late && (kind == api.Pods || kind == api.ReplicaSets):
+			concerns = true
 		}
 		if ch.deleted && len(c.waiting) > 0 {
+			concerns = true
 			for waiting := range c.waiting {
 				c.scope[waiting] = true
 			}
 		}
+		if ch.deleted && c.question != "" { // what stood in the way may be gone
+			c.full, concerns = true, true
+		}
 	}
+	return concerns
 }
 
 // strays says whether what a watch saw of w is not what Git's apply left.

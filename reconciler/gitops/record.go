@@ -112,7 +112,7 @@ func (e *Engine) refuse(ctx context.Context, t *plan.Tree) {
 // ended sets the end of a rollout once.
 func ended(s *slipwayv1.RolloutStatus) {
 	if s.EndedAt.IsZero() {
-		s.EndedAt = metav1.Now()
+		s.EndedAt = metav1.Now().Rfc3339Copy()
 	}
 }
 
@@ -162,7 +162,7 @@ func number(r *slipwayv1.Rollout, source string) int {
 // saveRecord writes status when it differs from what is stored.
 func (e *Engine) saveRecord(ctx context.Context, ro *slipwayv1.Rollout, status slipwayv1.RolloutStatus) (*slipwayv1.Rollout, error) {
 	if status.StartedAt.IsZero() {
-		status.StartedAt = metav1.Now()
+		status.StartedAt = metav1.Now().Rfc3339Copy()
 	}
 	if apiequality.Semantic.DeepEqual(status, ro.Status) {
 		return ro, nil

@@ -149,6 +149,9 @@ func (e *Engine) report(ctx context.Context, c *commit) error {
 	if err := e.setSource(ctx, c.source); err != nil {
 		return err
 	}
+	if phase == slipwayv1.RolloutFailed && before != phase {
+		e.warn("RolloutFailed", c.tree.Revision.Short()+": "+c.status.Message)
+	}
 	news := Progress{Revision: c.tree.Revision, Status: c.status, Text: c.status.Message}
 	switch {
 	case phase == before && message == c.status.Message && c.announced:
