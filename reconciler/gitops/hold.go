@@ -26,7 +26,7 @@ func (e *Engine) hold(ctx context.Context, c *commit) {
 			if c.errors++; c.errors&(c.errors-1) == 0 {
 				e.log.Warn("apply", "revision", c.tree.Revision.Short(), "tries", c.errors, "err", err)
 			}
-			wait = backoff(c.errors)
+			wait = backoff(c.errors - 1)
 		} else {
 			c.errors = 0
 			if later := c.ripe(time.Now()); later > 0 || len(c.scope) > 0 {
