@@ -133,7 +133,7 @@ func (s *Server) respond(req *dns.Msg, network string) *dns.Msg {
 	resp.RecursionAvailable = true
 	resp.Compress = true
 	if opt := req.IsEdns0(); opt != nil {
-		resp.SetEdns0(dns.DefaultMsgSize, false)
+		resp.SetEdns0(1232, false) // what crosses any link in one piece
 	}
 	switch {
 	case req.Opcode != dns.OpcodeQuery:

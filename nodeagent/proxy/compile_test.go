@@ -66,7 +66,9 @@ node:30080/TCP shop/web:http -> refused
 node:30080/TCP shop/web:admin -> refused
 10.96.0.20:80/TCP shop/web:admin -> refused
 `},
-		{"client affinity", web(func(s *corev1.Service) { s.Spec.SessionAffinity, s.Spec.Ports[0].NodePort = corev1.ServiceAffinityClientIP, 0 }, slice("a", 8080, one)), `
+		{"client affinity", web(func(s *corev1.Service) {
+			s.Spec.SessionAffinity, s.Spec.Ports[0].NodePort = corev1.ServiceAffinityClientIP, 0
+		}, slice("a", 8080, one)), `
 10.96.0.20:80/TCP shop/web:http -> 10.244.0.5:8080 (sticky 3h0m0s)
 `},
 		{"local traffic policies", web(func(s *corev1.Service) {
