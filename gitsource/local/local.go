@@ -34,7 +34,8 @@ type Options struct {
 	Log  *slog.Logger  // nil: silent
 	Poll time.Duration // how often to look where changes cannot be watched; 0: every second
 
-	alwaysPoll bool // tests: as if watching were impossible
+	alwaysPoll bool               // tests: as if watching were impossible
+	addWatch   func(string) error // tests: overrules what watching a directory returned
 }
 
 // Source watches one directory.

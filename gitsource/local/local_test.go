@@ -320,11 +320,30 @@ func TestPollingIsSaidOnce(t *testing.T) {
 }
 
 func TestWatchLimitMeansPolling(t *testing.T) {
-	for _, err := range []error{syscall.ENOSPC, syscall.EMFILE} {
-		w := &watcher{every: time.Second}
-		w.poll(err)
-		if got := w.note(); !strings.Contains(got, "inotify watches are used up") {
-			t.Errorf("%v: %q", err, got)
+	for _, limit := range []error{syscall.ENOSPC, syscall.EMFILE} {
+		dir := t.TempDir()
+		write(t, dir, map[string]string{"a.yaml": "1"})
+		full := make(chan struct{}) // closed when the second directory finds no watch left
+		w := watch(t, dir, Options{Poll: 10 * time.Millisecond, addWatch: func(name string) error {
+			if name == dir {
+				return nil
+			}
+			close(full)
+			return limit
+		}})
+		if u := w.next(); u.Note != "" {
+			t.Errorf("polling before the limit: %q", u.Note)
+		}
+		write(t, dir, map[string]string{"sub/b.yaml": "2"})
+		u := w.next()
+		expect(t, u.Snapshot, map[string]string{"a.yaml": "1", "sub/b.yaml": "2"})
+		if !strings.HasPrefix(u.Note, "polling every 10ms: the system's inotify watches are used up") {
+			t.Errorf("%v: note %q", limit, u.Note)
+		}
+		<-full
+		write(t, dir, map[string]string{"sub/b.yaml": "3"})
+		if u := w.next(); u.Note != "" || content(u.Snapshot)["sub/b.yaml"] != "3" {
+			t.Errorf("after the limit: %+v", u)
 		}
 	}
 }

@@ -19,10 +19,11 @@ type watcher struct {
 	every  time.Duration     // polling
 	reason string            // why polling
 	root   os.FileInfo       // the directory as last seen
+	added  func(string) error // tests: overrules what watching a directory returned
 }
 
 func newWatcher(dir string, opts Options) *watcher {
-	w := &watcher{every: opts.Poll}
+	w := &watcher{every: opts.Poll, added: opts.addWatch}
 	if opts.alwaysPoll {
 		w.reason = "watching is switched off"
 		return w
@@ -69,7 +70,11 @@ func (w *watcher) add(dir string) {
 	if w.events == nil {
 		return
 	}
-	if err := w.events.Add(dir); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) {
+	err := w.events.Add(dir)
+	if w.added != nil {
+		err = w.added(dir)
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) {
 		w.poll(err)
 	}
 }

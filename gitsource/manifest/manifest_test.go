@@ -109,6 +109,8 @@ func TestRead(t *testing.T) {
 		{name: "a folder that is not there", options: Options{Path: "deploy"}, tree: []string{"a/a.yaml", configMap("a")},
 			problems: []string{"deploy: holds no manifests: no such folder in the tree, or no .yaml, .yml or .json file in it"}},
 		{name: "a folder outside the tree", options: Options{Path: "a/../../etc"}, tree: []string{"a/a.yaml", configMap("a")}, problems: []string{"a/../../etc: is not a folder inside the tree"}},
+		{name: "a Git LFS pointer", tree: []string{"a.yaml", "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"},
+			problems: []string{"a.yaml:1: is a Git LFS pointer, which is not followed: keep the file itself in the repository"}},
 		{name: "UTF-16", tree: []string{"a.yaml", "\xff\xfea\x00"}, problems: []string{"a.yaml: is not readable text (got UTF-16, want UTF-8)"}},
 		{name: "a byte order mark and DOS line ends", tree: []string{"a.yaml", "\xef\xbb\xbf" + strings.ReplaceAll(configMap("a")+"---\n"+configMap("b"), "\n", "\r\n")}, objects: []string{"ConfigMap/default/a", "ConfigMap/default/b"}},
 		{name: "JSON with tabs and surrogates", tree: []string{"a.json", "{\n\t\"apiVersion\": \"v1\",\n\t\"kind\": \"ConfigMap\",\n\t\"metadata\": {\"name\": \"a\"},\n\t\"data\": {\"x\": \"\\ud83d\\ude00\", \"y\": 1}\n}\n"},

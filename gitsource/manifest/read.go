@@ -46,6 +46,10 @@ func readFile(f gitsource.File) found {
 		r.problems = append(r.problems, Problem{Path: f.Path, rank: rankSyntax, Message: "is not readable text (got UTF-16, want UTF-8)"})
 		return r
 	}
+	if bytes.HasPrefix(data, []byte("version https://git-lfs.github.com/")) {
+		r.problems = append(r.problems, Problem{Path: f.Path, Line: 1, rank: rankSyntax, Message: "is a Git LFS pointer, which is not followed: keep the file itself in the repository"})
+		return r
+	}
 	isJSON := path.Ext(f.Path) == ".json"
 	docs := []document{{text: data}}
 	if !isJSON {

@@ -581,3 +581,22 @@ func BenchmarkPollUnchanged(b *testing.B) {
 		}
 	}
 }
+
+func TestSSH(t *testing.T) {
+	server := gitserver.Start(t)
+	url := server.ServeSSH(t)
+	one := server.Push(map[string]string{"a.yaml": "1"}, "one")
+	f := follow(t, Options{URL: url, Interval: 50 * time.Millisecond})
+	expect(t, f.snapshot(), one, map[string]string{"a.yaml": "1"})
+	two := server.Push(map[string]string{"a.yaml": "2"}, "two")
+	snap := f.snapshot()
+	expect(t, snap, two, map[string]string{"a.yaml": "2"})
+	if snap.Revision.Rewritten {
+		t.Error("said to be rewritten")
+	}
+	if strings.Contains(f.source.String(), "git@") {
+		t.Errorf("String: %s", f.source)
+	}
+	t.Setenv("SSH_KNOWN_HOSTS", filepath.Join(t.TempDir(), "none"))
+	follow(t, Options{URL: url}).err("known")
+}

@@ -154,9 +154,11 @@ func (w *wire) tip(ctx context.Context, branch string) (tip, error) {
 	if err != nil {
 		return tip{}, err
 	}
-	if w.session, err = w.transport.NewUploadPackSession(w.address.endpoint(), auth); err != nil {
+	session, err := w.transport.NewUploadPackSession(w.address.endpoint(), auth)
+	if err != nil { // then session is not nil either, and not usable
 		return tip{}, err
 	}
+	w.session = session
 	refs, err := w.session.AdvertisedReferencesContext(ctx)
 	if err != nil {
 		return tip{}, err
