@@ -27,7 +27,7 @@ import (
 
 // isPreparation reports whether an action under way is pointless once the Pod is to end.
 func isPreparation(key string) bool {
-	return strings.HasPrefix(key, string(lifecycle.EnsureImage)) || strings.HasPrefix(key, string(lifecycle.MountVolumes))
+	return strings.HasPrefix(key, string(lifecycle.EnsureImage)) || strings.HasPrefix(key, string(lifecycle.MountVolumes)) || key == string(lifecycle.Finish)
 }
 
 // begin carries an action out beside the worker. What came of it is applied in the worker's own goroutine.
@@ -89,7 +89,8 @@ func (w *worker) job(action lifecycle.Action) func(context.Context) func() {
 		status := lifecycle.Status(w.o)
 		return func(ctx context.Context) func() { return w.writeStatus(ctx, pod, status) }
 	case lifecycle.Finish:
-		return func(ctx context.Context) func() { return w.finish(ctx, pod) }
+		pause := w.pause(action.Key())
+		return func(ctx context.Context) func() { return w.finish(ctx, pod, pause) }
 	}
 	return func(context.Context) func() { return func() {} }
 }
@@ -308,18 +309,19 @@ func (w *worker) writeStatus(ctx context.Context, pod *corev1.Pod, status corev1
 }
 
 // finish deletes the Pod object and its logs.
-func (w *worker) finish(ctx context.Context, pod *corev1.Pod) func() {
+func (w *worker) finish(ctx context.Context, pod *corev1.Pod, pause time.Duration) func() {
 	err := os.RemoveAll(filepath.Join(w.a.cfg.LogDir, logs.PodDir(pod)))
 	if err == nil {
 		_, err = w.a.cfg.Client.Delete(ctx, api.Pods, pod.Namespace, pod.Name, store.DeleteOptions{UID: pod.UID, GracePeriodSeconds: new(int64)})
 	}
-	switch {
-	case err == nil, apierrors.IsNotFound(err), apierrors.IsConflict(err):
-		// Finalizers may hold the object; the watch tells when it is gone.
-		rest(ctx, firstPause)
-	case ctx.Err() == nil:
+	if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		err = errHeld // the watch ends the worker when the object is gone; finalizers may hold it
+	} else if ctx.Err() == nil {
 		w.a.log.Warn("delete pod", "namespace", pod.Namespace, "pod", pod.Name, "err", err)
-		rest(ctx, time.Second)
 	}
-	return func() {}
+	rest(ctx, pause)
+	return func() { w.count(string(lifecycle.Finish), err) }
 }
+
+// errHeld counts a deletion after which the object is still there.
+var errHeld = errors.New("the object is held")

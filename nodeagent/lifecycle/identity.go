@@ -72,10 +72,23 @@ func instancesOf(o Observed) map[string][]instance {
 			s.State = engine.Exited
 		}
 		name := s.Labels[LabelContainer]
+		if s.State == engine.Exited && s.StartedAt.IsZero() && o.starting(name, attempt) {
+			s.State = engine.Created // why it did not start is not known yet
+		}
 		out[name] = append(out[name], instance{Status: s, name: name, attempt: attempt, backOff: backOff, sandbox: s.Labels[LabelSandbox]})
 	}
 	for _, list := range out {
 		slices.SortFunc(list, func(a, b instance) int { return cmp.Compare(a.attempt, b.attempt) })
 	}
 	return out
+}
+
+// starting reports whether an attempt is being created or started right now.
+func (o Observed) starting(container string, attempt int) bool {
+	for _, verb := range []Verb{Create, Start} {
+		if _, busy := o.Busy[Action{Verb: verb, Container: container, Attempt: attempt}.Key()]; busy {
+			return true
+		}
+	}
+	return false
 }

@@ -111,8 +111,7 @@ func (p *planner) runOne(c corev1.Container, init, may bool) {
 // hold plans for a container that exists: start it, or stop it when its probes gave up on it.
 func (p *planner) hold(c corev1.Container, inst instance) {
 	if inst.State == engine.Created {
-		create := Action{Verb: Create, Container: c.Name, Attempt: inst.attempt}
-		if _, creating := p.Busy[create.Key()]; !creating {
+		if !p.starting(c.Name, inst.attempt) {
 			p.add(Action{Verb: Start, Container: c.Name, Attempt: inst.attempt, ID: inst.ID})
 		}
 		return
@@ -220,7 +219,7 @@ func (p *planner) end(e ending) {
 			p.remove(inst)
 		}
 	}
-	if len(p.Containers) == 0 && len(p.Busy) == 0 && p.Sandbox.Presence == Gone && p.Volumes.Presence == Gone {
+	if !p.Gone && len(p.Containers) == 0 && len(p.Busy) == 0 && p.Sandbox.Presence == Gone && p.Volumes.Presence == Gone {
 		p.add(Action{Verb: Finish})
 	}
 }
@@ -258,11 +257,9 @@ func (p *planner) creating() bool {
 		}
 	}
 	for _, c := range slices.Concat(p.Pod.Spec.InitContainers, p.Pod.Spec.Containers) {
-		for _, verb := range []Verb{Create, Start} {
-			for attempt := range p.attempts(c.Name) {
-				if _, busy := p.Busy[Action{Verb: verb, Container: c.Name, Attempt: attempt}.Key()]; busy {
-					return true
-				}
+		for attempt := range p.attempts(c.Name) {
+			if p.starting(c.Name, attempt) {
+				return true
 			}
 		}
 	}

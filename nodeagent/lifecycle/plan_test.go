@@ -242,6 +242,9 @@ func TestPlan(t *testing.T) {
 		{"then deletes the object", func() Observed {
 			return Observed{Now: epoch, Pod: pod(deleted(30)), Sandbox: Sandbox{Presence: Gone}, Volumes: Volumes{Presence: Gone}}
 		}, []string{"delete the Pod object"}},
+		{"nothing is left to do for an object that is gone and cleaned up", func() Observed {
+			return Observed{Now: epoch, Pod: pod(), Gone: true, Sandbox: Sandbox{Presence: Gone}, Volumes: Volumes{Presence: Gone}}
+		}, nil},
 		{"sidecars stop last", func() Observed {
 			o := up(pod(deleted(30), inits("side")))
 			always := corev1.ContainerRestartPolicyAlways
