@@ -95,8 +95,18 @@ func (r *repository) locked(dir string) bool {
 	if !r.find(dir) {
 		return false
 	}
-	_, err := os.Lstat(filepath.Join(r.dir, "index.lock"))
-	return err == nil
+	for _, name := range []string{"index.lock", "HEAD.lock"} {
+		if _, err := os.Lstat(filepath.Join(r.dir, name)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// young says whether git wrote its index just now. A checkout moves HEAD only after that.
+func (r *repository) young() bool {
+	info, err := os.Stat(filepath.Join(r.dir, "index"))
+	return err == nil && time.Since(info.ModTime()) < youngIndex
 }
 
 // read returns HEAD, or nil outside a repository and before its first commit.

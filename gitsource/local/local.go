@@ -21,12 +21,13 @@ import (
 const (
 	quiet        = 30 * time.Millisecond
 	longestWait  = 250 * time.Millisecond
-	lockWait     = 10 * time.Second // for .git/index.lock: a checkout is under way
-	youngFile    = time.Second      // an emptied file younger than this is probably being written
-	maxAttempts  = 40               // readings before a tree that never holds still is given up until its next change
-	patience     = 8                // readings that are repeated only because an event came meanwhile
-	checkEvery   = 2 * time.Second  // whether the directory itself was exchanged
-	defaultEvery = time.Second      // polling
+	lockWait     = 10 * time.Second       // for .git/index.lock: a checkout is under way
+	youngIndex   = 200 * time.Millisecond // after it git moves HEAD
+	youngFile    = time.Second            // an emptied file younger than this is probably being written
+	maxAttempts  = 40                     // readings before a tree that never holds still is given up until its next change
+	patience     = 8                      // readings that are repeated only because an event came meanwhile
+	checkEvery   = 2 * time.Second        // whether the directory itself was exchanged
+	defaultEvery = time.Second            // polling
 )
 
 // Options qualify a directory source.
@@ -123,8 +124,12 @@ func (s *Source) settled(ctx context.Context, w *watcher) (*gitsource.Snapshot, 
 		case t.emptied && attempt < maxAttempts:
 		case w.pending() && attempt < patience:
 		default:
-			s.last = s.snapshot(t)
-			return s.last, nil
+			snap := s.snapshot(t)
+			if snap.Revision.Dirty && s.repo.young() && attempt < maxAttempts {
+				break // HEAD may follow
+			}
+			s.last = snap
+			return snap, nil
 		}
 		if attempt >= maxAttempts {
 			return nil, fmt.Errorf("read %s: it changes faster than it can be read", s.dir)

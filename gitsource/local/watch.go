@@ -15,10 +15,10 @@ import (
 
 // watcher tells when a directory may have changed. Without kernel events it says so regularly.
 type watcher struct {
-	events *fsnotify.Watcher // nil: polling
-	every  time.Duration     // polling
-	reason string            // why polling
-	root   os.FileInfo       // the directory as last seen
+	events *fsnotify.Watcher  // nil: polling
+	every  time.Duration      // polling
+	reason string             // why polling
+	root   os.FileInfo        // the directory as last seen
 	added  func(string) error // tests: overrules what watching a directory returned
 }
 
