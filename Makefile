@@ -6,6 +6,9 @@ SHELL := /bin/bash
 
 VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 KUBE      := v1.37.1
+# One setting for binary and tests, so that they share what is compiled. runc alone needs cgo, and sets it.
+export CGO_ENABLED := 0
+
 LDFLAGS   := -s -w -X main.version=$(VERSION)
 KUBE_LD   := -s -w -X k8s.io/component-base/version.gitVersion=$(KUBE)
 KUBE_LD   += -X k8s.io/client-go/pkg/version.gitVersion=$(KUBE)
@@ -30,7 +33,7 @@ build: bin/slipway bundle ## build bin/slipway and the container runtime beside 
 .PHONY: bin/slipway
 bin/slipway:
 	@echo "building slipway"
-	@CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/slipway ./cmd/slipway
+	@go build -ldflags "$(LDFLAGS)" -o bin/slipway ./cmd/slipway
 
 bundle: bin/runtime/runc ## build containerd, runc and the shim into bin/runtime
 
@@ -52,7 +55,7 @@ tools: bin/kubectl bin/kubectl-1.20 ## build the kubectl of $(KUBE) and fetch De
 
 bin/kubectl: testing/tools/go.mod testing/tools/go.sum
 	@echo "building kubectl $(KUBE) (a minute or two, once)"
-	@cd testing/tools && CGO_ENABLED=0 go build -trimpath -ldflags "$(KUBE_LD)" -o ../../$@ k8s.io/kubernetes/cmd/kubectl
+	@cd testing/tools && go build -ldflags "$(KUBE_LD)" -o ../../$@ k8s.io/kubernetes/cmd/kubectl
 
 bin/kubectl-1.20:
 	@testing/tools/debian-kubectl.sh $@
@@ -67,7 +70,7 @@ check: lint ## format, vet, structure and race tests, and a clean tree afterward
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt -w"; exit 1; }
 	@go vet ./...
 	@go test ./testing/arch
-	@go test -race ./apiserver/store/... ./reconciler/loop/... ./gitsource/...
+	@CGO_ENABLED=1 go test -race ./apiserver/store/... ./reconciler/loop/... ./gitsource/...
 	@test -z "$$(git status --porcelain)" || { git status --short; echo "the tree is not clean"; exit 1; }
 
 lint: ## run golangci-lint, where it is installed, with .golangci.yml

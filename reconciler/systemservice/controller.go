@@ -36,7 +36,7 @@ func New(client store.Client, services []Service) loop.Controller {
 		return keys
 	}
 	return loop.Controller{
-		Name: "system-service",
+		Name: "systemservice",
 		Inputs: []loop.Input{
 			{Kind: api.Namespaces, Keys: inNamespace},
 			{Kind: api.Services, Keys: ours},

@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	kubeversion "k8s.io/apimachinery/pkg/version"
+
+	"github.com/slipway-dev/slipway/apiserver/api"
+	"github.com/slipway-dev/slipway/apiserver/event"
+	"github.com/slipway-dev/slipway/apiserver/pki"
+	"github.com/slipway-dev/slipway/apiserver/registry"
+	"github.com/slipway-dev/slipway/apiserver/server"
+	"github.com/slipway-dev/slipway/apiserver/store"
+	"github.com/slipway-dev/slipway/apiserver/store/kv/etcd"
+	"github.com/slipway-dev/slipway/reconciler/deployment"
+	"github.com/slipway-dev/slipway/reconciler/endpoints"
+	"github.com/slipway-dev/slipway/reconciler/eventttl"
+	"github.com/slipway-dev/slipway/reconciler/garbage"
+	"github.com/slipway-dev/slipway/reconciler/loop"
+	"github.com/slipway-dev/slipway/reconciler/namespace"
+	"github.com/slipway-dev/slipway/reconciler/replicaset"
+	"github.com/slipway-dev/slipway/reconciler/scheduler"
+	"github.com/slipway-dev/slipway/reconciler/serviceaccount"
+	"github.com/slipway-dev/slipway/reconciler/systemservice"
+)
+
+// kubernetesVersion is the release whose API is spoken; it is the one in go.mod.
+const kubernetesVersion = "1.37.1"
+
+// control is the control plane: store, registry and what serves and uses them.
+type control struct {
+	backend   *etcd.Backend
+	store     *store.Store
+	registry  *registry.Registry
+	authority *pki.Authority
+	tokens    *pki.Tokens
+	events    *event.Writer
+	log       *slog.Logger
+}
+
+// openControl opens keys and store. It serves nothing yet.
+func openControl(ctx context.Context, m *machine) (_ *control, err error) {
+	began := time.Now()
+	c := &control{log: m.log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.close())
+		}
+	}()
+	if c.authority, err = pki.Open(m.data.pki(), time.Now); err != nil {
+		return nil, err
+	}
+	if c.tokens, err = c.authority.Tokens("https://kubernetes.default.svc." + m.clusterDomain); err != nil {
+		return nil, err
+	}
+	if c.backend, err = etcd.Open(ctx, etcd.Config{Dir: m.data.etcd(), Log: m.log}); err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	if c.store, err = store.New(ctx, c.backend, api.StorageCodec{}); err != nil {
+		return nil, fmt.Errorf("read store: %w", err)
+	}
+	if c.registry, err = registry.New(registry.Config{Store: c.store, ServiceCIDR: m.services, Tokens: c.tokens}); err != nil {
+		return nil, err
+	}
+	c.events = event.New(c.registry.As(registry.Controller("events")), "slipway", m.log)
+	m.account.Part("store", "ready after "+since(began))
+	return c, nil
+}
+
+// close ends what openControl opened.
+func (c *control) close() error {
+	var errs []error
+	if c.store != nil {
+		errs = append(errs, c.store.Close())
+	}
+	if c.backend != nil {
+		errs = append(errs, c.backend.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// listen serves the API where people reach it and, with containers on this machine, where Pods do.
+func (c *control) listen(ctx context.Context, running *errgroup.Group, m *machine) error {
+	config := &net.ListenConfig{}
+	first, err := config.Listen(ctx, "tcp", m.api.String())
+	if err != nil {
+		return usage("the API cannot listen on %s: %w; choose another address with --api-address", m.api, err)
+	}
+	listeners := []net.Listener{first}
+	ips := []net.IP{net.IPv4(127, 0, 0, 1), m.apiVIP.AsSlice(), m.api.Addr().AsSlice()}
+	if m.node != nil {
+		gateway := m.gatewayAddress()
+		ips = append(ips, gateway.Addr().AsSlice())
+		if !m.api.Addr().IsUnspecified() {
+			second, err := config.Listen(ctx, "tcp", gateway.String())
+			if err != nil {
+				first.Close()
+				return fmt.Errorf("the API cannot listen for Pods on %s: %w", gateway, err)
+			}
+			listeners = append(listeners, second)
+		}
+	}
+	names := []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + m.clusterDomain}
+	certificate, err := c.authority.Serving(names, ips)
+	if err != nil {
+		return err
+	}
+	if err := c.authority.WriteKubeconfig(m.data.kubeconfig(), "https://"+m.reachable().String(), "reader", registry.GroupPeople); err != nil {
+		return err
+	}
+	serve := &http.Server{
+		Handler: server.New(c.serverConfig(m)),
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: c.authority.Pool(),
+			MinVersion: tls.VersionTLS12},
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(c.log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	for _, listener := range listeners {
+		running.Go(func() error {
+			if err := serve.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve the API: %w", err)
+			}
+			return nil
+		})
+	}
+	running.Go(func() error {
+		<-ctx.Done()
+		return serve.Close()
+	})
+	return nil
+}
+
+// gatewayAddress is where Pods reach the API.
+func (m *machine) gatewayAddress() netip.AddrPort {
+	return netip.AddrPortFrom(m.node.gateway, m.api.Port())
+}
+
+// reachable is the API's address as the kubeconfig has it.
+func (m *machine) reachable() netip.AddrPort {
+	if m.api.Addr().IsUnspecified() {
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), m.api.Port())
+	}
+	return m.api
+}
+
+func (c *control) serverConfig(m *machine) server.Config {
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	config := server.Config{
+		Registry: c.registry,
+		Tokens:   c.tokens,
+		Metrics:  promhttp.HandlerFor(metrics, promhttp.HandlerOpts{}),
+		Version: kubeversion.Info{Major: "1", Minor: "37", GitVersion: "v" + kubernetesVersion + "+slipway." + version, GitTreeState: "clean",
+			GoVersion: runtime.Version(), Compiler: runtime.Compiler, Platform: runtime.GOOS + "/" + runtime.GOARCH},
+		Log: c.log,
+		Checks: []server.Check{{Name: "store", Live: true, Probe: func(ctx context.Context) error {
+			_, err := c.backend.Revision(ctx)
+			return err
+		}}},
+	}
+	if m.node != nil {
+		config.Logs = m.node.logs
+		config.Checks = append(config.Checks, server.Check{Name: "engine", Probe: func(ctx context.Context) error {
+			_, err := m.node.engine.ListImages(ctx)
+			return err
+		}})
+	}
+	return config
+}
+
+// parts returns the loops of the control plane.
+func (c *control) parts(m *machine) (*loop.Group, error) {
+	group := loop.NewGroup(c.log)
+	group.AddFunc("events", c.events.Run)
+	add := func(name string, build func(store.Client, event.Recorder) loop.Controller) {
+		client := c.registry.As(registry.Controller(name))
+		group.Add(client, build(client, c.events.For(name+"-controller")))
+	}
+	add("deployment", deployment.New)
+	add("replicaset", replicaset.New)
+	add("endpoints", endpoints.New)
+	add("namespace", namespace.New)
+	add("garbage", garbage.New)
+	add("eventttl", eventttl.New)
+	add("serviceaccount", func(client store.Client, events event.Recorder) loop.Controller {
+		return serviceaccount.New(client, events, string(c.authority.PEM()))
+	})
+	add("systemservice", func(client store.Client, _ event.Recorder) loop.Controller {
+		return systemservice.New(client, m.systemServices())
+	})
+	client := c.registry.As(registry.Scheduler())
+	group.Add(client, scheduler.New(client, c.events.For("default-scheduler"), time.Now))
+	return group, nil
+}
+
+// systemServices are the Services that lead to this process.
+func (m *machine) systemServices() []systemservice.Service {
+	if m.node == nil {
+		return nil
+	}
+	gateway := []string{m.node.gateway.String()}
+	return []systemservice.Service{
+		{Namespace: "default", Name: "kubernetes", ClusterIP: m.apiVIP.String(), Labels: map[string]string{"component": "apiserver", "provider": "kubernetes"}, Addresses: gateway,
+			Ports: []systemservice.Port{{Name: "https", Protocol: corev1.ProtocolTCP, Port: 443, Target: int32(m.api.Port())}}},
+		{Namespace: "kube-system", Name: "kube-dns", ClusterIP: m.dnsVIP.String(), Labels: map[string]string{"k8s-app": "kube-dns"}, Addresses: gateway,
+			Ports: []systemservice.Port{{Name: "dns", Protocol: corev1.ProtocolUDP, Port: 53, Target: 53}, {Name: "dns-tcp", Protocol: corev1.ProtocolTCP, Port: 53, Target: 53}}},
+	}
+}

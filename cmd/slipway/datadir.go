@@ -1,0 +1,133 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// defaultDataDir is where a machine's Slipway keeps everything.
+const defaultDataDir = "/var/lib/slipway"
+
+// format is the version of what is written in a data directory. A binary refuses a newer one.
+const format = 1
+
+// dataDir is a locked data directory.
+type dataDir struct {
+	path string
+	lock *os.File
+}
+
+func (d *dataDir) etcd() string       { return filepath.Join(d.path, "etcd") }
+func (d *dataDir) pki() string        { return filepath.Join(d.path, "pki") }
+func (d *dataDir) containerd() string { return filepath.Join(d.path, "containerd") }
+func (d *dataDir) pods() string       { return filepath.Join(d.path, "pods") }
+func (d *dataDir) git() string        { return filepath.Join(d.path, "git") }
+func (d *dataDir) log() string        { return filepath.Join(d.path, "slipway.log") }
+func (d *dataDir) kubeconfig() string { return filepath.Join(d.path, "kubeconfig") }
+
+// run is the directory for what does not outlive a reboot. It is this data directory's own.
+func (d *dataDir) run() string {
+	if d.path == defaultDataDir {
+		return "/run/slipway"
+	}
+	sum := sha256.Sum256([]byte(d.path))
+	return filepath.Join("/run", "slipway-"+hex.EncodeToString(sum[:4]))
+}
+
+// busyError says that another process holds a data directory.
+type busyError struct {
+	dir string
+	pid int // 0: not known
+}
+
+func (e busyError) Error() string {
+	holder := "another process"
+	if e.pid > 0 {
+		holder = fmt.Sprintf("pid %d", e.pid)
+	}
+	return fmt.Sprintf("%s holds the data directory %s: end it first, or choose another with --data-dir", holder, e.dir)
+}
+
+// openDataDir makes the directory if needed, locks it and checks its format.
+func openDataDir(path string) (*dataDir, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, usage("data directory: %w", err)
+	}
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, usage("data directory: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR|os.O_CREATE|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, usage("lock data directory: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer lock.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, exitError{exitBusy, busyError{path, lockHolder(path)}}
+		}
+		return nil, usage("lock data directory %s: %w", path, err)
+	}
+	d := &dataDir{path: path, lock: lock}
+	if err := errors.Join(d.writePID(), d.checkFormat()); err != nil {
+		d.close()
+		return nil, usage("open data directory %s: %w", path, err)
+	}
+	return d, nil
+}
+
+// lockHolder returns the pid in the lock file, or 0.
+func lockHolder(path string) int {
+	text, err := os.ReadFile(filepath.Join(path, "lock"))
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return 0
+	}
+	return pid
+}
+
+func (d *dataDir) writePID() error {
+	if err := d.lock.Truncate(0); err != nil {
+		return err
+	}
+	_, err := d.lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	return err
+}
+
+// checkFormat writes the format at first start and refuses what a newer binary wrote.
+func (d *dataDir) checkFormat() error {
+	path := filepath.Join(d.path, "format")
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return os.WriteFile(path, []byte(strconv.Itoa(format)+"\n"), 0o600)
+	}
+	if err != nil {
+		return err
+	}
+	found, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return fmt.Errorf("its format file holds %q, want a number: is this a data directory of Slipway?", strings.TrimSpace(string(text)))
+	}
+	if found > format {
+		return fmt.Errorf("it was written by a newer Slipway (format %d, this binary knows %d): use that version", found, format)
+	}
+	return nil
+}
+
+// close gives the lock back.
+func (d *dataDir) close() {
+	_ = d.lock.Truncate(0) // the pid is only a hint
+	d.lock.Close()
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/slipway-dev/slipway/apiserver/registry"
+	"github.com/slipway-dev/slipway/apiserver/store"
+	"github.com/slipway-dev/slipway/cmd/slipway/account"
+	"github.com/slipway-dev/slipway/gitsource"
+	"github.com/slipway-dev/slipway/reconciler/gitops"
+)
+
+// machine is everything `slipway up` runs, as far as it is built.
+type machine struct {
+	options
+	addresses
+	source  source
+	data    *dataDir
+	log     *slog.Logger
+	account *account.Account
+
+	control *control
+	node    *node // nil with --no-agent
+}
+
+// run builds the parts in dependency order, runs them until ctx ends, and ends them in the reverse order.
+func (m *machine) run(ctx context.Context) (err error) {
+	var building errgroup.Group
+	building.Go(func() (err error) {
+		m.control, err = openControl(context.WithoutCancel(ctx), m) // the store is closed last, when nobody uses it
+		return err
+	})
+	if !m.noAgent {
+		building.Go(func() (err error) {
+			m.node, err = openNode(ctx, m)
+			return err
+		})
+	}
+	err = building.Wait()
+	defer func() {
+		if m.node != nil {
+			err = errors.Join(err, m.node.close())
+		}
+		if m.control != nil {
+			err = errors.Join(err, m.control.close())
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	return m.work(ctx)
+}
+
+// work runs everything that was built.
+func (m *machine) work(ctx context.Context) error {
+	running, ctx := errgroup.WithContext(ctx)
+	if err := m.control.listen(ctx, running, m); err != nil {
+		return err
+	}
+	m.account.Part("api", "https://"+m.api.String())
+	parts, err := m.control.parts(m)
+	if err != nil {
+		return err
+	}
+	if m.node != nil {
+		if err := m.node.addParts(m, parts); err != nil {
+			return err
+		}
+	}
+	engine := m.engine()
+	updates := make(chan gitsource.Update, 1)
+	running.Go(func() error {
+		parts.Run(ctx)
+		return ctx.Err()
+	})
+	running.Go(func() error { return engine.Run(ctx, updates) })
+	running.Go(func() error { return m.follow(ctx, updates) })
+	m.account.Say("")
+	m.account.Say("following " + described(m.source.spec))
+	m.account.Say("kubectl --kubeconfig " + m.data.kubeconfig() + " get pods -A")
+	return running.Wait()
+}
+
+// engine builds the GitOps engine, whose progress the account tells.
+func (m *machine) engine() *gitops.Engine {
+	client := m.control.registry.As(registry.GitOps())
+	m.account.Tail = m.tail
+	return gitops.New(client, m.control.events.For("gitops"), m.log, gitops.Config{Spec: m.source.spec, ReplaceSource: m.replaceSource, Observe: m.account.Progress})
+}
+
+// follow reads the source and hands on what it finds. A newer update replaces one that was not taken yet.
+func (m *machine) follow(ctx context.Context, updates chan gitsource.Update) error {
+	err := m.source.Run(ctx, func(u gitsource.Update) {
+		select {
+		case updates <- u:
+		case <-ctx.Done():
+		}
+	})
+	if err != nil && ctx.Err() == nil {
+		return fmt.Errorf("follow %s: %w", m.source, err)
+	}
+	return ctx.Err()
+}
+
+// reader reads as the process itself.
+func (m *machine) reader() store.Reader { return m.control.registry.As(registry.Admin()) }
+
+// since says how long ago t was, for people.
+func since(t time.Time) string { return time.Since(t).Round(10 * time.Millisecond).String() }

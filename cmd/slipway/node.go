@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/slipway-dev/slipway/apiserver/registry"
+	"github.com/slipway-dev/slipway/nodeagent/dns"
+	"github.com/slipway-dev/slipway/nodeagent/engine/containerd"
+	"github.com/slipway-dev/slipway/nodeagent/logs"
+	"github.com/slipway-dev/slipway/nodeagent/network"
+	"github.com/slipway-dev/slipway/nodeagent/proxy"
+	"github.com/slipway-dev/slipway/nodeagent/runtime"
+	"github.com/slipway-dev/slipway/reconciler/loop"
+)
+
+// podLogs is where containers' logs are, as collectors expect it.
+const podLogs = "/var/log/pods"
+
+// node is what runs Pods on this machine. Closing it leaves containers and their network as they are.
+type node struct {
+	name    string
+	gateway netip.Addr
+	runtime *runtime.Runtime
+	engine  *containerd.Engine
+	network network.Network
+	proxy   *proxy.Proxy
+	dns     *dns.Server
+	logs    *logs.Reader
+}
+
+// openNode starts or finds the container runtime, and prepares the network.
+func openNode(ctx context.Context, m *machine) (_ *node, err error) {
+	n := &node{gateway: network.Gateway(m.nodePods)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.close())
+		}
+	}()
+	if n.name, err = nodeName(); err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	if err := n.openEngine(ctx, m); err != nil {
+		return nil, err
+	}
+	m.account.Part("runtime", "ready after "+since(began))
+	if err := n.loadImages(ctx, m); err != nil {
+		return nil, err
+	}
+	if n.network, err = network.Open(ctx, network.Config{RunDir: filepath.Join(m.data.run(), "network"), PodCIDR: m.nodePods,
+		ClusterCIDRs: []netip.Prefix{m.pods}, Log: m.log}); err != nil {
+		return nil, fmt.Errorf("open network: %w", err)
+	}
+	if n.proxy, err = proxy.New(proxy.Config{Node: n.name, PodCIDR: m.nodePods, ServiceCIDR: m.services, Log: m.log}); err != nil {
+		return nil, fmt.Errorf("open service proxy: %w", err)
+	}
+	if n.dns, err = dns.New(dns.Config{Listen: []netip.AddrPort{netip.AddrPortFrom(n.gateway, 53)}, Domain: m.clusterDomain,
+		Ranges: []netip.Prefix{m.pods, m.services}, Log: m.log}); err != nil {
+		return nil, fmt.Errorf("open cluster DNS: %w", err)
+	}
+	m.account.Part("network", fmt.Sprintf("pods %s, services %s", m.nodePods, m.services))
+	return n, nil
+}
+
+func (n *node) openEngine(ctx context.Context, m *machine) (err error) {
+	n.runtime, err = runtime.Start(ctx, runtime.Config{BundleDir: m.bundle(), StateDir: m.data.containerd(), Address: m.options.containerd, Log: m.log})
+	if err != nil {
+		return fmt.Errorf("start container runtime: %w", err)
+	}
+	registries, err := m.registries()
+	if err != nil {
+		return err
+	}
+	n.engine, err = containerd.New(ctx, containerd.Config{Address: n.runtime.Address(), Shim: n.runtime.Shim(), Runc: n.runtime.Runc(),
+		StateDir: filepath.Join(m.data.path, "engine"), RunDir: filepath.Join(m.data.run(), "engine"), Registries: registries, Log: m.log})
+	if err != nil {
+		return fmt.Errorf("open container engine: %w", err)
+	}
+	return nil
+}
+
+// registries reads --registry-mirror and --registry-plain-http.
+func (o options) registries() ([]containerd.Registry, error) {
+	byHost := map[string]*containerd.Registry{}
+	var order []string
+	of := func(host string) *containerd.Registry {
+		if byHost[host] == nil {
+			byHost[host] = &containerd.Registry{Host: host}
+			order = append(order, host)
+		}
+		return byHost[host]
+	}
+	for _, text := range o.mirrors {
+		host, mirror, ok := strings.Cut(text, "=")
+		if !ok || host == "" || mirror == "" {
+			return nil, usage("--registry-mirror: got %q, want HOST=URL such as docker.io=http://10.0.0.5:5000", text)
+		}
+		r := of(host)
+		r.Mirrors = append(r.Mirrors, mirror)
+	}
+	for _, host := range o.plainHTTP {
+		of(host).PlainHTTP = true
+	}
+	registries := make([]containerd.Registry, len(order))
+	for i, host := range order {
+		registries[i] = *byHost[host]
+	}
+	return registries, nil
+}
+
+// loadImages takes in the archives of --images.
+func (n *node) loadImages(ctx context.Context, m *machine) error {
+	for _, path := range m.images {
+		file, err := os.Open(path)
+		if err != nil {
+			return usage("--images: %w", err)
+		}
+		loaded, err := n.engine.Load(ctx, file)
+		file.Close()
+		if err != nil {
+			return fmt.Errorf("load images of %s: %w", path, err)
+		}
+		m.account.Part("images", fmt.Sprintf("%d from %s", len(loaded), path))
+	}
+	return nil
+}
+
+// addParts adds the node's loops.
+func (n *node) addParts(m *machine, group *loop.Group) error {
+	client := m.control.registry.As(registry.Node(n.name))
+	group.AddFunc("proxy", func(ctx context.Context) error { return n.proxy.Run(ctx, client) })
+	group.AddFunc("dns", func(ctx context.Context) error { return n.dns.Run(ctx, client) })
+	return nil
+}
+
+// close ends what runs in this process.
+func (n *node) close() error {
+	var errs []error
+	if n.dns != nil {
+		errs = append(errs, n.dns.Close())
+	}
+	if n.proxy != nil {
+		n.proxy.Stop()
+	}
+	if n.engine != nil {
+		errs = append(errs, n.engine.Close())
+	}
+	if n.runtime != nil {
+		n.runtime.Close()
+	}
+	return errors.Join(errs...)
+}
