@@ -169,3 +169,22 @@ func TestLostPodsAreReplaced(t *testing.T) {
 		w.want("pods web:v1 Running: 3\nreplicaset web:v1 revision 1: 3 of 3 available")
 	})
 }
+
+func TestRolloutSurvivesRestarts(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.create(shop())
+		w.pass(time.Second)
+		w.create(web(5, "v1"))
+		w.settle()
+		end := w.bounds(within(5, 6))
+		w.change(version("v2"))
+		for n := range 12 {
+			time.Sleep(time.Duration(17*n) * time.Millisecond) // not at rest: whatever is being written is cut off
+			w.stop()
+			w.start()
+		}
+		w.settle()
+		end()
+		w.want("pods web:v2 Running: 5\nreplicaset web:v1 revision 1: 0 of 0 available\nreplicaset web:v2 revision 2: 5 of 5 available")
+	})
+}

@@ -35,9 +35,11 @@ import (
 // world is a registry on an empty memory store with every controller at work, and a node that is quick but not at
 // once: a Pod is ready 100 ms after it was seen and gone 100 ms after it was told to go.
 type world struct {
-	t     *testing.T
+	t     testing.TB
 	ctx   context.Context
+	r     *registry.Registry
 	admin store.Client
+	stop  func() // ends all parts and waits for them
 	log   *strings.Builder
 	mu    sync.Mutex
 	sick  map[string]bool // images whose Pods never become ready
@@ -56,17 +58,14 @@ func inWorld(t *testing.T, test func(w *world)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := &world{t: t, ctx: ctx, admin: r.As(registry.Admin()), log: &strings.Builder{}, sick: map[string]bool{}}
+		w := &world{t: t, ctx: ctx, r: r, admin: r.As(registry.Admin()), log: &strings.Builder{}, sick: map[string]bool{}}
 		if err := namespace.Ensure(ctx, r.As(registry.Controller("namespace"))); err != nil {
 			t.Fatal(err)
 		}
-		g := loop.NewGroup(slog.New(slog.NewTextHandler(lockedWriter{w}, nil)))
-		w.start(g, r)
-		ended := make(chan bool)
-		go func() { g.Run(ctx); close(ended) }()
+		w.start()
 		defer func() {
+			w.stop()
 			cancel()
-			<-ended
 			if err := s.Close(); err != nil {
 				t.Error(err)
 			}
@@ -87,8 +86,18 @@ func (l lockedWriter) Write(p []byte) (int, error) {
 	return l.w.log.Write(p)
 }
 
-// start adds all parts, each with the identity it has in the product.
-func (w *world) start(g *loop.Group, r *registry.Registry) {
+// start runs all parts, each with the identity it has in the product.
+func (w *world) start() {
+	g := loop.NewGroup(slog.New(slog.NewTextHandler(lockedWriter{w}, nil)))
+	w.add(g)
+	ctx, cancel := context.WithCancel(w.ctx)
+	ended := make(chan bool)
+	go func() { g.Run(ctx); close(ended) }()
+	w.stop = func() { cancel(); <-ended }
+}
+
+func (w *world) add(g *loop.Group) {
+	r := w.r
 	events := event.New(r.As(registry.Controller("deployment")), "test", slog.New(slog.DiscardHandler))
 	g.AddFunc("events", events.Run)
 	add := func(name string, build func(store.Client) loop.Controller) {
