@@ -7,9 +7,11 @@
 package ownership
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 
@@ -20,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/applyconfigurations"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+	"sigs.k8s.io/structured-merge-diff/v6/typed"
 
 	"github.com/slipway-dev/slipway/apiserver/api"
 	slipwayv1 "github.com/slipway-dev/slipway/apiserver/api/v1alpha1"
@@ -39,6 +42,14 @@ type Tracker struct {
 
 	mu       sync.Mutex
 	managers map[key]*managedfields.FieldManager
+}
+
+// typed returns what turns the kind's objects into values with a schema. Own kinds have none.
+func (t *Tracker) typed(kind *api.Kind) managedfields.TypeConverter {
+	if kind.Group == slipwayv1.SchemeGroupVersion.Group {
+		return managedfields.NewDeducedTypeConverter()
+	}
+	return t.schema()
 }
 
 type key struct {
@@ -62,11 +73,7 @@ func (t *Tracker) manager(kind *api.Kind, subresource string) (*managedfields.Fi
 	if m := t.managers[at]; m != nil {
 		return m, nil
 	}
-	converter := managedfields.NewDeducedTypeConverter()
-	if kind.Group != slipwayv1.SchemeGroupVersion.Group {
-		converter = t.schema()
-	}
-	m, err := managedfields.NewDefaultFieldManager(converter, api.Scheme, api.Scheme, api.Scheme,
+	m, err := managedfields.NewDefaultFieldManager(t.typed(kind), api.Scheme, api.Scheme, api.Scheme,
 		kind.GroupVersionKind, kind.GroupVersion(), subresource, ignored(kind, subresource))
 	if err != nil {
 		return nil, fmt.Errorf("field manager of %s: %w", kind, err)
@@ -109,7 +116,7 @@ func (t *Tracker) Apply(kind *api.Kind, live api.Object, wanted []byte, by By) (
 		live = kind.New()
 	} else {
 		before = live.GetManagedFields()
-		live = named(kind, live)
+		live = t.spelledOut(kind, live)
 	}
 	result, err := m.Apply(live, patch, by.Manager, by.Force)
 	if err != nil {
@@ -124,6 +131,9 @@ func (t *Tracker) Apply(kind *api.Kind, live api.Object, wanted []byte, by By) (
 	}
 	obj.GetObjectKind().SetGroupVersionKind(kind.GroupVersionKind)
 	setTimes(obj, before, by.Now)
+	if len(before) == 0 && !slices.ContainsFunc(obj.GetManagedFields(), func(e metav1.ManagedFieldsEntry) bool { return e.Manager == by.Manager }) {
+		obj.SetManagedFields(nil) // nothing was applied but a name: there is nothing to own
+	}
 	return obj, nil
 }
 
@@ -139,8 +149,9 @@ func (t *Tracker) Update(kind *api.Kind, live, updated api.Object, by By) error 
 		live = kind.New()
 	} else {
 		before = live.GetManagedFields()
-		live = named(kind, live)
+		live = t.spelledOut(kind, live)
 	}
+	updated.SetManagedFields(live.GetManagedFields())
 	result := m.UpdateNoErrors(live, updated, by.Manager)
 	obj, ok := result.(api.Object)
 	if !ok {
@@ -151,15 +162,58 @@ func (t *Tracker) Update(kind *api.Kind, live, updated api.Object, by By) error 
 	return nil
 }
 
-// named returns obj with apiVersion and kind, which the merge needs.
-func named(kind *api.Kind, obj api.Object) api.Object {
-	if obj.GetObjectKind().GroupVersionKind() == kind.GroupVersionKind {
+// spelledOut returns obj with apiVersion and kind, which the merge needs, and with each field named in the records
+// that Part made whole.
+func (t *Tracker) spelledOut(kind *api.Kind, obj api.Object) api.Object {
+	entries := obj.GetManagedFields()
+	at := slices.IndexFunc(entries, func(e metav1.ManagedFieldsEntry) bool {
+		return e.Subresource == "" && e.FieldsV1 != nil && bytes.Equal(e.FieldsV1.Raw, objectFields[kind.GroupVersionKind].Raw)
+	})
+	if at < 0 && obj.GetObjectKind().GroupVersionKind() == kind.GroupVersionKind {
 		return obj
 	}
 	named := obj.DeepCopyObject().(api.Object)
 	named.GetObjectKind().SetGroupVersionKind(kind.GroupVersionKind)
+	if at < 0 {
+		return named
+	}
+	fields, err := t.allFields(kind, obj)
+	if err != nil {
+		return named // the record stays as it is: true, but without conflicts
+	}
+	named.GetManagedFields()[at].FieldsV1 = fields
 	return named
 }
+
+// allFields returns the set of every field of obj that a write of the object itself can set.
+func (t *Tracker) allFields(kind *api.Kind, obj api.Object) (*metav1.FieldsV1, error) {
+	bare := kind.New()
+	from, to := reflect.ValueOf(obj).Elem(), reflect.ValueOf(bare).Elem()
+	for i := range from.NumField() {
+		switch name := from.Type().Field(i).Name; {
+		case name == "TypeMeta", name == "ObjectMeta", name == "Status" && kind.Status:
+		default:
+			to.Field(i).Set(from.Field(i))
+		}
+	}
+	bare.SetLabels(obj.GetLabels())
+	bare.SetAnnotations(obj.GetAnnotations())
+	bare.SetOwnerReferences(obj.GetOwnerReferences())
+	value, err := t.typed(kind).ObjectToTyped(bare, typed.AllowDuplicates)
+	if err != nil {
+		return nil, err
+	}
+	set, err := value.ToFieldSet()
+	if err != nil {
+		return nil, err
+	}
+	raw, err := set.Difference(neverOwned).ToJSON()
+	return &metav1.FieldsV1{Raw: raw}, err
+}
+
+// neverOwned are leaves that every value has.
+var neverOwned = fieldpath.NewSet(fieldpath.MakePathOrDie("apiVersion"), fieldpath.MakePathOrDie("kind"), fieldpath.MakePathOrDie("status"),
+	fieldpath.MakePathOrDie("metadata"), fieldpath.MakePathOrDie("metadata", "creationTimestamp"))
 
 // setTimes gives entries that are new or changed the registry's time, the others their old one.
 func setTimes(obj api.Object, before []metav1.ManagedFieldsEntry, now metav1.Time) {
@@ -194,8 +248,8 @@ func sameEntry(a, b *metav1.ManagedFieldsEntry) bool {
 }
 
 // Part is Update for Slipway's own parts. Such a part writes the same top-level fields each time, so its record is
-// made once: the whole of status, or the whole of everything else. Upstream's merge reads a whole field as all
-// that is in it, so that a later apply meets the same conflicts. It returns false, without a change, when others
+// made once: the whole of status, or the whole of everything else. Before the merge sees the latter it is spelled
+// out, so that an apply meets the same conflicts as with a record of each field. It returns false, without a change, when others
 // own fields of the object beside status: then Update is needed.
 func (t *Tracker) Part(kind *api.Kind, live, updated api.Object, by By) bool {
 	var entries []metav1.ManagedFieldsEntry
