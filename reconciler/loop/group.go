@@ -53,7 +53,7 @@ func (g *Group) keep(ctx context.Context, m member) {
 	logged := ""
 	for failures := 1; ; failures++ {
 		started := time.Now()
-		err := m.run(ctx)
+		err := guard(func() error { return m.run(ctx) })
 		if err == nil || ctx.Err() != nil {
 			return
 		}

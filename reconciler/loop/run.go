@@ -24,7 +24,8 @@ func Run(ctx context.Context, client store.Reader, log *slog.Logger, c Controlle
 	var running sync.WaitGroup
 	for _, in := range c.Inputs {
 		running.Go(func() {
-			if err := watch(ctx, client, log, in, q.add); err != nil {
+			err := guard(func() error { return watch(ctx, client, log, in, q.add) })
+			if err != nil {
 				cancel(fmt.Errorf("run %s: %w", c.Name, err))
 			}
 		})
@@ -48,7 +49,7 @@ func work(ctx context.Context, log *slog.Logger, c Controller, q *queue) {
 		if !ok {
 			return
 		}
-		err := turn(ctx, c, key)
+		err := guard(func() error { return c.Reconcile(ctx, key) })
 		transient, stalled, after := class(err)
 		failures := q.done(key, outcome{failed: transient, after: after})
 		if ctx.Err() == nil {
@@ -57,15 +58,15 @@ func work(ctx context.Context, log *slog.Logger, c Controller, q *queue) {
 	}
 }
 
-// turn is one call of Reconcile. A panic becomes an error of this key: a mistake met by one object must not end the
-// process that other objects live in.
-func turn(ctx context.Context, c Controller, key Key) (err error) {
+// guard turns a panic of do into an error: a mistake met by one object or one part must not end the process that
+// others live in.
+func guard(do func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("reconcile %s: panic: %v\n%s", key, p, debug.Stack())
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 		}
 	}()
-	return c.Reconcile(ctx, key)
+	return do()
 }
 
 type turnResult struct {

@@ -235,6 +235,38 @@ func TestRunWaitsForItsWorkers(t *testing.T) {
 	})
 }
 
+func TestGroupOutlivesAPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		client := &script{watches: [][]any{{added("a", "1"), initialEnd}, {added("a", "1"), initialEnd}}}
+		asked, ran := 0, 0
+		g := NewGroup(slog.New(slog.DiscardHandler))
+		g.Add(client, Controller{Name: "keys", Reconcile: func(context.Context, Key) error { ran++; return nil },
+			Inputs: []Input{{Kind: api.Pods, Keys: func(_, obj api.Object, _ bool) []Key {
+				if asked++; asked == 1 {
+					panic("nil map")
+				}
+				return []Key{KeyOf(obj)}
+			}}}})
+		started := 0
+		g.AddFunc("part", func(ctx context.Context) error {
+			if started++; started == 1 {
+				panic("nil map")
+			}
+			<-ctx.Done()
+			return nil
+		})
+		ended := make(chan bool)
+		go func() { g.Run(ctx); close(ended) }()
+		time.Sleep(10 * time.Second)
+		cancel()
+		<-ended
+		if started != 2 || ran != 1 {
+			t.Errorf("the part started %d times, the controller had %d turns; want 2 and 1", started, ran)
+		}
+	})
+}
+
 func TestGroupStartsAFailingPartAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
