@@ -2,14 +2,17 @@ package reconciler
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/slipway-dev/slipway/apiserver/api"
+	"github.com/slipway-dev/slipway/apiserver/store"
 )
 
 func (w *world) want(want string) {
@@ -186,5 +189,101 @@ func TestRolloutSurvivesRestarts(t *testing.T) {
 		w.settle()
 		end()
 		w.want("pods web:v2 Running: 5\nreplicaset web:v1 revision 1: 0 of 0 available\nreplicaset web:v2 revision 2: 5 of 5 available")
+	})
+}
+
+func TestRefusedPodsAreToldAndTriedAgain(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.create(shop())
+		w.pass(time.Second)
+		w.create(web(20, "v1", func(d *appsv1.Deployment) { d.Spec.Template.Spec.ServiceAccountName = "missing" }))
+		w.settle()
+		w.want("replicaset web:v1 revision 1: 0 of 20 available")
+		w.failing(`error looking up service account`)
+		tries := 0
+		for _, ev := range all[*corev1.Event](w) {
+			if ev.Reason == "FailedCreate" {
+				tries += int(ev.Count)
+			}
+		}
+		if tries == 0 || tries > 15 { // one Pod in each turn, and turns back off
+			t.Errorf("%d tries in half a minute", tries)
+		}
+		before := w.deployment().ResourceVersion
+		w.pass(10 * time.Minute)
+		w.progressing("ProgressDeadlineExceeded")
+		w.pass(10 * time.Minute)
+		if again := w.deployment(); again.ResourceVersion == before {
+			t.Error("the deadline changed nothing")
+		}
+		steady := w.deployment().ResourceVersion
+		w.pass(10 * time.Minute)
+		if w.deployment().ResourceVersion != steady {
+			t.Error("the same problem changes the status again and again")
+		}
+		w.create(&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "missing"}})
+		w.pass(2 * time.Minute)
+		w.want("pods web:v1 Running: 20\nreplicaset web:v1 revision 1: 20 of 20 available")
+		w.progressing("NewReplicaSetAvailable")
+		for _, c := range w.deployment().Status.Conditions {
+			if c.Type == appsv1.DeploymentReplicaFailure {
+				t.Errorf("the failure is still told: %+v", c)
+			}
+		}
+	})
+}
+
+func (w *world) failing(message string) {
+	w.t.Helper()
+	for _, c := range w.deployment().Status.Conditions {
+		if c.Type == appsv1.DeploymentReplicaFailure {
+			if c.Reason != "FailedCreate" || !strings.Contains(c.Message, message) {
+				w.t.Errorf("fails because %s: %s", c.Reason, c.Message)
+			}
+			return
+		}
+	}
+	w.t.Error("no condition ReplicaFailure")
+}
+
+func TestAPodIsReleasedAndAdopted(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.create(shop())
+		w.pass(time.Second)
+		w.create(web(2, "v1"))
+		w.settle()
+		pod := all[*corev1.Pod](w)[0]
+		relabel := func(app string) {
+			t.Helper()
+			patch := store.Patch{Type: "application/merge-patch+json", Data: []byte(`{"metadata":{"labels":{"app":"` + app + `"}}}`)}
+			if _, err := w.admin.Patch(w.ctx, api.Pods, "shop", pod.Name, patch); err != nil {
+				t.Fatal(err)
+			}
+			w.settle()
+		}
+		relabel("debug")
+		free, err := store.Get[*corev1.Pod](w.ctx, w.admin, "shop", pod.Name)
+		if err != nil || len(free.OwnerReferences) != 0 || len(all[*corev1.Pod](w)) != 3 {
+			t.Errorf("%d pods, owners %+v, %v", len(all[*corev1.Pod](w)), free.OwnerReferences, err)
+		}
+		relabel("web") // one too many now: one goes
+		w.want("pods web:v1 Running: 2\nreplicaset web:v1 revision 1: 2 of 2 available")
+	})
+}
+
+func TestMinReadySecondsHoldsTheRolloutBack(t *testing.T) {
+	inWorld(t, func(w *world) {
+		w.create(shop())
+		w.pass(time.Second)
+		w.create(web(2, "v1", func(d *appsv1.Deployment) { d.Spec.MinReadySeconds = 60 }))
+		w.settle()
+		w.want("pods web:v1 Running: 2\nreplicaset web:v1 revision 1: 0 of 2 available")
+		w.pass(time.Minute)
+		w.want("pods web:v1 Running: 2\nreplicaset web:v1 revision 1: 2 of 2 available")
+		w.change(version("v2"))
+		w.settle()
+		w.want("pods web:v1 Running: 2\npods web:v2 Running: 1\nreplicaset web:v1 revision 1: 2 of 2 available\nreplicaset web:v2 revision 2: 0 of 1 available")
+		w.pass(3 * time.Minute)
+		w.want("pods web:v2 Running: 2\nreplicaset web:v1 revision 1: 0 of 0 available\nreplicaset web:v2 revision 2: 2 of 2 available")
 	})
 }
