@@ -29,7 +29,7 @@ func FromDebian(ctx context.Context, ref string, packages ...string) (Image, err
 }
 
 func fromFile(ref, path string) (Image, error) {
-	layer, err := plainLayer(func() (io.ReadCloser, error) { return os.Open(path) })
+	layer, err := newPlainLayer(func() (io.ReadCloser, error) { return os.Open(path) })
 	if err != nil {
 		return Image{}, fmt.Errorf("make image %s: %w", ref, err)
 	}

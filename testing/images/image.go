@@ -17,13 +17,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/compression"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/slipway-dev/slipway/testing/need"
@@ -98,7 +96,7 @@ func layerOf(files map[string]File) (v1.Layer, error) {
 		return nil, err
 	}
 	data := buf.Bytes()
-	return plainLayer(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil })
+	return newPlainLayer(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil })
 }
 
 func addFile(w *tar.Writer, name string, file File) error {
@@ -125,11 +123,6 @@ func addFile(w *tar.Writer, name string, file File) error {
 	}
 	_, err := w.Write(file.Data)
 	return err
-}
-
-func plainLayer(open tarball.Opener) (v1.Layer, error) {
-	return tarball.LayerFromOpener(open, tarball.WithCompression(compression.None),
-		tarball.WithMediaType(types.OCIUncompressedLayer))
 }
 
 func fromLayer(ref string, layer v1.Layer) (Image, error) {

@@ -1,0 +1,201 @@
+package containerd
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/slipway-dev/slipway/nodeagent/engine"
+)
+
+// entry is what is known of one container.
+type entry struct {
+	status     engine.Status
+	cgroup     string
+	stopSignal string
+	startFault string         // why its command cannot be executed; told by Start
+	process    *specs.Process // nil: not read yet
+	task       bool           // containerd may still hold its task
+	touched    uint64         // when it last changed, in changes of the cache
+}
+
+func (e entry) ended() bool { return e.status.State == engine.Exited }
+
+// exit is how a container ended.
+type exit struct {
+	code int
+	at   time.Time
+	oom  bool
+}
+
+// cache holds the entries of all containers.
+type cache struct {
+	mu      sync.Mutex
+	entries map[string]*entry
+	busy    map[string]int // containers being made
+	changes uint64
+}
+
+// entryOf reads what a container's record in containerd says.
+func entryOf(c containers.Container) entry {
+	labels := maps.Clone(c.Labels)
+	maps.DeleteFunc(labels, func(k, _ string) bool { return strings.HasPrefix(k, "io.slipway.engine/") })
+	return entry{
+		status: engine.Status{
+			ID: c.ID, Labels: labels, State: engine.Created, Image: c.Image, ImageID: c.Labels[labelImageID],
+			CreatedAt: c.CreatedAt, LogPath: c.Labels[labelLog],
+		},
+		cgroup:     c.Labels[labelCgroup],
+		stopSignal: c.Labels[labelStopSignal],
+		task:       true,
+	}
+}
+
+// begin notes that a container is being made: a look at containerd would see half of it.
+func (c *cache) begin(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.busy == nil {
+		c.busy = map[string]int{}
+	}
+	c.busy[id]++
+}
+
+func (c *cache) end(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.busy[id]--; c.busy[id] == 0 {
+		delete(c.busy, id)
+	}
+}
+
+func (c *cache) get(id string) (entry, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.entries[id]; e != nil {
+		return *e, true
+	}
+	return entry{}, false
+}
+
+func (c *cache) put(e entry) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.touch(&e)
+	c.entries[e.status.ID] = &e
+}
+
+func (c *cache) drop(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.changes++
+	delete(c.entries, id)
+}
+
+func (c *cache) touch(e *entry) {
+	c.changes++
+	e.touched = c.changes
+}
+
+// list returns the status of every container, sorted by id. The labels are shared: they are never written.
+func (c *cache) list() []engine.Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list := make([]engine.Status, 0, len(c.entries))
+	for _, e := range c.entries {
+		list = append(list, e.status)
+	}
+	slices.SortFunc(list, func(a, b engine.Status) int { return strings.Compare(a.ID, b.ID) })
+	return list
+}
+
+// starting returns why a container cannot be started, "" when it can; false when there is none.
+func (c *cache) starting(id string) (fault string, ok bool) {
+	e, ok := c.get(id)
+	return e.startFault, ok
+}
+
+// started notes that a container runs, unless its end was seen already.
+func (c *cache) started(id string, pid int, at time.Time) (entry, bool) {
+	return c.change(id, func(e *entry) {
+		e.status.StartedAt = at
+		if e.status.State == engine.Created {
+			e.status.State, e.status.PID = engine.Running, pid
+		}
+	})
+}
+
+// exited notes a container's end. The first news of it counts.
+func (c *cache) exited(id string, x exit) (entry, bool) {
+	return c.change(id, func(e *entry) {
+		if e.ended() {
+			return
+		}
+		e.status.State, e.status.PID = engine.Exited, 0
+		e.status.ExitCode, e.status.FinishedAt, e.status.OOMKilled = x.code, x.at, x.oom
+	})
+}
+
+func (c *cache) change(id string, do func(*entry)) (entry, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.entries[id]
+	if e == nil {
+		return entry{}, false
+	}
+	do(e)
+	c.touch(e)
+	return *e, true
+}
+
+// replace takes over what a look at containerd found, begun after the given number of changes: a container that
+// changed since is left as it is. It returns the ids of those that differ from before.
+func (c *cache) replace(found map[string]entry, since uint64) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var changed []string
+	for id, e := range found {
+		old := c.entries[id]
+		if c.busy[id] > 0 || old != nil && old.touched > since {
+			continue
+		}
+		if old == nil || old.status.State != e.status.State || old.status.PID != e.status.PID {
+			changed = append(changed, id)
+		}
+		c.touch(&e)
+		c.entries[id] = &e
+	}
+	for id, e := range c.entries {
+		if _, ok := found[id]; !ok && c.busy[id] == 0 && e.touched <= since {
+			delete(c.entries, id)
+			changed = append(changed, id)
+		}
+	}
+	slices.Sort(changed)
+	return changed
+}
+
+func (c *cache) now() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changes
+}
+
+// stale returns ended containers whose tasks containerd still holds, of those that ended before the time given.
+func (c *cache) stale(before time.Time) []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var ids []string
+	for id, e := range c.entries {
+		if e.task && e.ended() && e.status.FinishedAt.Before(before) && c.busy[id] == 0 {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}

@@ -1,0 +1,234 @@
+package containerd
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/url"
+	"runtime"
+	"strconv"
+	"time"
+
+	"github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/typeurl/v2"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/slipway-dev/slipway/nodeagent/engine"
+)
+
+// Labels by which the engine finds its own notes on a container; they are not shown.
+const (
+	labelLog        = "io.slipway.engine/log"
+	labelCgroup     = "io.slipway.engine/cgroup"
+	labelImageID    = "io.slipway.engine/image-id"
+	labelStopSignal = "io.slipway.engine/stop-signal"
+	labelGroup      = "io.slipway.engine/group"
+)
+
+// Addresses by which the shim is asked to write the log and to hold the standard input open.
+const (
+	logScheme = "slipway-log"
+	stdinPipe = "slipway-stdin:"
+)
+
+const (
+	createTries  = 5
+	retryAfter   = 20 * time.Millisecond
+	cleanupLimit = 30 * time.Second
+	// exitNeverStarted is the exit code of a container whose command could not be executed, as of every runtime.
+	exitNeverStarted = 128
+)
+
+// creations is how many containers are made at once: it is work for processors, more of them only wait for another.
+func creations() int { return 4 * runtime.NumCPU() }
+
+// Create makes a container with its writable layer and its task.
+func (e *Engine) Create(ctx context.Context, c engine.Container) error {
+	ctx = e.in(ctx)
+	verb := "create container " + c.ID
+	info, err := e.imageOf(ctx, c.Image)
+	if err != nil {
+		return fmt.Errorf("%s: %w", verb, err)
+	}
+	who, err := e.accountsOf(ctx, info)
+	if err != nil {
+		return fmt.Errorf("%s: %w", verb, err)
+	}
+	spec, err := buildSpec(c, info.config, who, e.host)
+	if err != nil {
+		return fmt.Errorf("%s: %w", verb, err)
+	}
+	select {
+	case e.slots <- struct{}{}:
+		defer func() { <-e.slots }()
+	case <-ctx.Done():
+		return fmt.Errorf("%s: %w", verb, ctx.Err())
+	}
+	e.cache.begin(c.ID)
+	defer e.cache.end(c.ID)
+	created, err := e.create(ctx, c, spec, info)
+	if err != nil && created {
+		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
+		defer cancel()
+		if err2 := e.remove(undo, c.ID); err2 != nil {
+			e.cfg.Log.Warn("container could not be cleaned up", "id", c.ID, "err", err2)
+		}
+	}
+	return err
+}
+
+// create returns whether there is something to undo when it fails: a container of the same id that was there before
+// is not.
+func (e *Engine) create(ctx context.Context, c engine.Container, spec *specs.Spec, info imageInfo) (created bool, err error) {
+	verb := "create container " + c.ID
+	encoded, err := typeurl.MarshalAny(spec)
+	if err != nil {
+		return false, fmt.Errorf("%s: %w", verb, err)
+	}
+	labels := labelsOf(c, spec, info)
+	// The container comes before its layer: a layer without one would be garbage to containerd.
+	record, err := e.client.ContainerService().Create(ctx, containers.Container{
+		ID: c.ID, Labels: labels, Image: info.Ref, Runtime: e.runtime, Spec: encoded,
+		SnapshotKey: c.ID, Snapshotter: e.snap,
+	})
+	if err != nil {
+		return !errdefs.IsAlreadyExists(err), classify(verb, err)
+	}
+	mounts, err := e.client.SnapshotService(e.snap).Prepare(ctx, c.ID, info.chainID)
+	if err != nil {
+		return true, classify(verb+": prepare its layer", err)
+	}
+	st := entryOf(record)
+	pid, err := e.createTask(ctx, c, mounts)
+	if err != nil {
+		sentence := commandError(err)
+		if sentence == "" {
+			if unavailable(err) || ctx.Err() != nil {
+				return true, classify(verb, err)
+			}
+			return true, fmt.Errorf("%s: %w: %s", verb, engine.ErrConfig, runcError(err))
+		}
+		st.startFault = sentence // told by Start, as the container itself is sound
+	}
+	st.process = spec.Process
+	st.status.PID = int(pid)
+	e.cache.put(st)
+	e.watcher.notify(c.ID)
+	return true, nil
+}
+
+// createTask makes the task. A shim of the group that was just ending is followed by a new one.
+func (e *Engine) createTask(ctx context.Context, c engine.Container, mounts []mount.Mount) (uint32, error) {
+	request := &tasks.CreateTaskRequest{ContainerID: c.ID, Rootfs: mount.ToProto(mounts), Terminal: c.TTY}
+	if c.LogPath != "" {
+		request.Stdout = e.logAddress(c.LogPath)
+		if !c.TTY {
+			request.Stderr = request.Stdout
+		}
+	}
+	if c.Stdin {
+		request.Stdin = stdinPipe
+	}
+	for try := 1; ; try++ {
+		resp, err := e.client.TaskService().Create(ctx, request)
+		if err == nil {
+			return resp.Pid, nil
+		}
+		if try == createTries || ctx.Err() != nil || !lostShim(err) {
+			return 0, err
+		}
+		select {
+		case <-time.After(retryAfter):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (e *Engine) logAddress(path string) string {
+	query := url.Values{}
+	if e.cfg.LogLimits.Bytes > 0 {
+		query.Set("bytes", strconv.FormatInt(e.cfg.LogLimits.Bytes, 10))
+	}
+	if e.cfg.LogLimits.Files > 0 {
+		query.Set("files", strconv.Itoa(e.cfg.LogLimits.Files))
+	}
+	u := url.URL{Scheme: logScheme, Path: path, RawQuery: query.Encode()}
+	return u.String()
+}
+
+func labelsOf(c engine.Container, spec *specs.Spec, info imageInfo) map[string]string {
+	labels := maps.Clone(c.Labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	labels[labelLog] = c.LogPath
+	labels[labelCgroup] = spec.Linux.CgroupsPath
+	labels[labelImageID] = info.ID
+	labels[labelStopSignal] = firstOf(c.StopSignal, info.config.stopSignal)
+	labels[labelGroup] = c.Group
+	return labels
+}
+
+// Start runs the container's process.
+func (e *Engine) Start(ctx context.Context, id string) error {
+	ctx = e.in(ctx)
+	verb := "start container " + id
+	fault, ok := e.cache.starting(id)
+	if !ok {
+		return fmt.Errorf("%s: %w", verb, engine.ErrNotFound)
+	}
+	if fault == "" {
+		resp, err := e.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: id})
+		if err == nil {
+			e.save(e.cache.started(id, int(resp.Pid), time.Now()))
+			e.watcher.notify(id)
+			return nil
+		}
+		if unavailable(err) || ctx.Err() != nil {
+			return classify(verb, err)
+		}
+		fault = runcError(err)
+	}
+	e.save(e.cache.exited(id, exit{code: exitNeverStarted, at: time.Now()}))
+	e.watcher.notify(id)
+	return fmt.Errorf("%s: %w: %s", verb, engine.ErrStart, fault)
+}
+
+// Signal sends a signal; 0 stands for the signal by which the container wants to be stopped.
+func (e *Engine) Signal(ctx context.Context, id string, signal int, all bool) error {
+	ctx = e.in(ctx)
+	verb := "signal container " + id
+	st, ok := e.cache.get(id)
+	if !ok {
+		return fmt.Errorf("%s: %w", verb, engine.ErrNotFound)
+	}
+	if st.status.State == engine.Exited {
+		return nil
+	}
+	if signal == 0 {
+		signal = int(parseSignal(st.stopSignal))
+	}
+	_, err := e.client.TaskService().Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(signal), All: all})
+	if err == nil || isGone(err) {
+		return nil
+	}
+	return classify(verb, err)
+}
+
+// parseSignal reads "SIGQUIT", "QUIT" or "3"; what makes no sense is SIGTERM.
+func parseSignal(name string) unix.Signal {
+	if n, err := strconv.Atoi(name); err == nil && n > 0 {
+		return unix.Signal(n)
+	}
+	if s := unix.SignalNum(name); s != 0 {
+		return s
+	}
+	if s := unix.SignalNum("SIG" + name); s != 0 {
+		return s
+	}
+	return unix.SIGTERM
+}

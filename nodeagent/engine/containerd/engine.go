@@ -1,0 +1,148 @@
+// Package containerd is an engine.Engine on containerd, by its client library and not by CRI.
+//
+// It keeps the containers' states in memory, fed by containerd's events and by a look at everything after each gap,
+// so that listing costs nothing. It must not know Pods or what should run.
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/api/types/runc/options"
+	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/typeurl/v2"
+
+	"github.com/slipway-dev/slipway/nodeagent/engine"
+)
+
+// Config says which containerd to use and how.
+type Config struct {
+	Address    string // containerd's socket
+	Namespace  string // in containerd; empty: "slipway"
+	Shim       string // path of the shim
+	Runc       string // path of runc
+	StateDir   string // for exit records; kept over a reboot
+	RunDir     string // for runc's state and pipes; need not be kept. Empty: a folder below /run/slipway
+	Registries []Registry
+	LogLimits  LogLimits
+	Log        *slog.Logger
+}
+
+// LogLimits bound one container's log files. Zero values mean the shim's defaults, 10 MiB in each of 5 files.
+type LogLimits struct {
+	Bytes int64
+	Files int
+}
+
+// Engine runs containers on containerd.
+type Engine struct {
+	cfg     Config
+	client  *client.Client
+	host    host
+	snap    string // name of the snapshotter
+	runtime containers.RuntimeInfo
+
+	images  imageCache
+	pulls   pulls
+	cache   cache
+	slots   chan struct{} // bounds concurrent creation
+	watcher watchers
+
+	stop  context.CancelFunc
+	ended sync.WaitGroup
+}
+
+var _ engine.Engine = (*Engine)(nil)
+
+// New connects to containerd and learns what runs there. It works until ctx ends or Close is called.
+func New(ctx context.Context, cfg Config) (*Engine, error) {
+	cfg, err := complete(cfg)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{cfg: cfg}
+	e.images.byRef = map[string]imageInfo{}
+	e.images.accounts = map[string]accounts{}
+	e.pulls.running = map[string]*pull{}
+	e.cache.entries = map[string]*entry{}
+	e.slots = make(chan struct{}, creations())
+	if e.host, err = detectHost(ctx); err != nil {
+		return nil, err
+	}
+	runc, err := typeurl.MarshalAny(&options.Options{BinaryName: cfg.Runc, Root: filepath.Join(cfg.RunDir, "runc")})
+	if err != nil {
+		return nil, fmt.Errorf("encode runtime options: %w", err)
+	}
+	e.runtime = containers.RuntimeInfo{Name: cfg.Shim, Options: runc}
+	e.client, err = client.New(cfg.Address, client.WithDefaultNamespace(cfg.Namespace), client.WithTimeout(time.Second))
+	if err != nil {
+		return nil, fmt.Errorf("connect to containerd at %s: %w", cfg.Address, err)
+	}
+	ctx = e.in(ctx)
+	if e.snap, err = e.snapshotter(ctx); err != nil {
+		return nil, errors.Join(err, e.client.Close())
+	}
+	ctx, e.stop = context.WithCancel(ctx)
+	if err := e.follow(ctx); err != nil {
+		e.stop()
+		return nil, errors.Join(err, e.client.Close())
+	}
+	return e, nil
+}
+
+func complete(cfg Config) (Config, error) {
+	if cfg.Namespace == "" {
+		cfg.Namespace = "slipway"
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.RunDir == "" {
+		cfg.RunDir = filepath.Join("/run/slipway", filepath.Base(cfg.StateDir))
+	}
+	for _, dir := range []string{filepath.Join(cfg.StateDir, "exits"), filepath.Join(cfg.RunDir, "exec")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return cfg, fmt.Errorf("prepare container engine: %w", err)
+		}
+	}
+	return cfg, nil
+}
+
+// Close ends the engine; containers go on.
+func (e *Engine) Close() error {
+	e.stop()
+	e.ended.Wait()
+	return e.client.Close()
+}
+
+// in puts the containerd namespace into ctx.
+func (e *Engine) in(ctx context.Context) context.Context {
+	return namespaces.WithNamespace(ctx, e.cfg.Namespace)
+}
+
+// snapshotter is overlayfs where the kernel and the file system can, else plain copies.
+func (e *Engine) snapshotter(ctx context.Context) (string, error) {
+	plugins, err := e.client.IntrospectionService().Plugins(ctx, "type==io.containerd.snapshotter.v1")
+	if err != nil {
+		return "", classify("ask containerd for its snapshotters", err)
+	}
+	for _, name := range []string{"overlayfs", "native"} {
+		for _, p := range plugins.Plugins {
+			if p.ID == name && p.InitErr == nil {
+				if name == "native" {
+					e.cfg.Log.Warn("overlayfs cannot be used here: images are copied for every container")
+				}
+				return name, nil
+			}
+		}
+	}
+	return "", errors.New("containerd has neither the overlayfs nor the native snapshotter")
+}

@@ -1,0 +1,82 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/slipway-dev/slipway/nodeagent/engine"
+)
+
+// classify wraps an error of containerd's with the engine's class for it.
+func classify(verb string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.Canceled), status.Code(err) == codes.Canceled:
+		return fmt.Errorf("%s: %w", verb, context.Canceled)
+	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded:
+		return fmt.Errorf("%s: %w", verb, context.DeadlineExceeded)
+	case unavailable(err):
+		return fmt.Errorf("%s: %w: %v", verb, engine.ErrUnavailable, plain(err))
+	case errdefs.IsNotFound(native(err)):
+		return fmt.Errorf("%s: %w: %v", verb, engine.ErrNotFound, plain(err))
+	}
+	return fmt.Errorf("%s: %w", verb, plain(err))
+}
+
+// native turns an error of a raw gRPC call into one that errdefs knows; others stay.
+func native(err error) error {
+	if _, ok := status.FromError(err); ok {
+		return errgrpc.ToNative(err)
+	}
+	return err
+}
+
+func unavailable(err error) bool {
+	return errdefs.IsUnavailable(native(err)) || status.Code(err) == codes.Unavailable
+}
+
+// plain is the error without gRPC's dress.
+func plain(err error) error {
+	if s, ok := status.FromError(err); ok {
+		return errors.New(s.Message())
+	}
+	return err
+}
+
+// lostShim tells errors that mean the shim ended while it was asked: another try gets a new one.
+func lostShim(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "ttrpc: closed") || strings.Contains(text, "shim is shutting down") ||
+		strings.Contains(text, "containerd.sock.ttrpc") || strings.Contains(text, "failed to start shim") && strings.Contains(text, "connection refused")
+}
+
+var (
+	// commandFault matches what runc says when a container is sound and its command is not.
+	commandFault = regexp.MustCompile(`(?:^|[ :])(exec:? (?:"|/).*|chdir to cwd .*)$`)
+	// runcPreamble is what comes before runc's useful sentence.
+	runcPreamble = regexp.MustCompile(`^.*(?:OCI runtime (?:create|start|exec) failed|error during container init|unable to start container process): `)
+)
+
+// commandError returns runc's sentence on a command that cannot be executed, or "".
+func commandError(err error) string {
+	text := strings.TrimSuffix(strings.TrimSpace(plain(err).Error()), ": unknown")
+	if m := commandFault.FindStringSubmatch(text); m != nil {
+		return m[1]
+	}
+	return ""
+}
+
+// runcError is runc's useful last sentence.
+func runcError(err error) string {
+	text := strings.TrimSuffix(strings.TrimSpace(plain(err).Error()), ": unknown")
+	return runcPreamble.ReplaceAllString(text, "")
+}

@@ -1,0 +1,71 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+
+	"github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// Remove kills what still runs and deletes the container with its writable layer.
+func (e *Engine) Remove(ctx context.Context, id string) error {
+	if err := e.remove(e.in(ctx), id); err != nil {
+		return err
+	}
+	e.watcher.notify(id)
+	return nil
+}
+
+func (e *Engine) remove(ctx context.Context, id string) error {
+	verb := "remove container " + id
+	if err := e.deleteTask(ctx, id); err != nil {
+		return classify(verb, err)
+	}
+	if err := e.client.SnapshotService(e.snap).Remove(ctx, id); err != nil && !errdefs.IsNotFound(err) {
+		return classify(verb+": its layer", err)
+	}
+	if err := e.client.ContainerService().Delete(ctx, id); err != nil && !errdefs.IsNotFound(err) {
+		return classify(verb, err)
+	}
+	e.cache.drop(id)
+	if err := os.Remove(e.recordPath(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// deleteTask ends a container's task, whatever state it is in, and deletes it.
+func (e *Engine) deleteTask(ctx context.Context, id string) error {
+	service := e.client.TaskService()
+	request := &tasks.DeleteTaskRequest{ContainerID: id}
+	if st, ok := e.cache.get(id); ok && st.ended() {
+		if _, err := service.Delete(ctx, request); err == nil || errdefs.IsNotFound(native(err)) {
+			return nil
+		}
+	}
+	_, err := service.Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(unix.SIGKILL), All: true})
+	switch {
+	case errdefs.IsNotFound(native(err)) && !isGone(err):
+		return nil
+	case err != nil && !isGone(err):
+		return err
+	}
+	if _, err := service.Wait(ctx, &tasks.WaitRequest{ContainerID: id}); err != nil && !errdefs.IsNotFound(native(err)) {
+		return err
+	}
+	if _, err := service.Delete(ctx, request); err != nil && !errdefs.IsNotFound(native(err)) {
+		return err
+	}
+	return nil
+}
+
+// isGone tells that a process was already dead when it was signalled. The task may still be there.
+func isGone(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "process already finished") || strings.Contains(text, "container not running") ||
+		strings.Contains(text, "no such process")
+}

@@ -1,0 +1,96 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/containerd/containerd/v2/core/leases"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+	"github.com/google/uuid"
+)
+
+// maxAccountFile bounds what is read of an image's /etc/passwd and /etc/group.
+const maxAccountFile = 1 << 20
+
+// accountsOf reads the users and groups of an image, once.
+func (e *Engine) accountsOf(ctx context.Context, info imageInfo) (accounts, error) {
+	e.images.mu.Lock()
+	a, ok := e.images.accounts[info.chainID]
+	e.images.mu.Unlock()
+	if ok {
+		return a, nil
+	}
+	err := e.withRootfs(ctx, info.chainID, func(root *os.Root) error {
+		passwd, err := readAccountFile(root, "etc/passwd")
+		if err != nil {
+			return err
+		}
+		defer passwd.Close()
+		group, err := readAccountFile(root, "etc/group")
+		if err != nil {
+			return err
+		}
+		defer group.Close()
+		a = parseAccounts(io.LimitReader(passwd, maxAccountFile), io.LimitReader(group, maxAccountFile))
+		return nil
+	})
+	if err != nil {
+		return accounts{}, fmt.Errorf("read users of image %s: %w", info.Ref, err)
+	}
+	e.images.mu.Lock()
+	defer e.images.mu.Unlock()
+	e.images.accounts[info.chainID] = a
+	return a, nil
+}
+
+// readAccountFile opens a regular file of the image; one that is missing, or something else, counts as empty. The
+// root keeps links within the image.
+func readAccountFile(root *os.Root, name string) (io.ReadCloser, error) {
+	info, err := root.Stat(name)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
+		return emptyFile{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return root.Open(name)
+}
+
+type emptyFile struct{}
+
+func (emptyFile) Read([]byte) (int, error) { return 0, io.EOF }
+func (emptyFile) Close() error             { return nil }
+
+// withRootfs mounts an image read-only for a moment.
+func (e *Engine) withRootfs(ctx context.Context, chainID string, do func(*os.Root) error) error {
+	service := e.client.SnapshotService(e.snap)
+	key := "slipway-read-" + uuid.NewString()
+	ctx, release, err := e.client.WithLease(ctx, leases.WithRandomID())
+	if err != nil {
+		return classify("read image", err)
+	}
+	defer release(context.WithoutCancel(ctx))
+	mounts, err := service.View(ctx, key, chainID, snapshots.WithLabels(map[string]string{}))
+	if err != nil {
+		return classify("read image", err)
+	}
+	defer func() {
+		if err := service.Remove(context.WithoutCancel(ctx), key); err != nil && !errdefs.IsNotFound(err) {
+			e.cfg.Log.Warn("view of an image is left", "key", key, "err", err)
+		}
+	}()
+	return mount.WithReadonlyTempMount(ctx, mounts, func(path string) error {
+		root, err := os.OpenRoot(path)
+		if err != nil {
+			return err
+		}
+		defer root.Close()
+		return do(root)
+	})
+}
