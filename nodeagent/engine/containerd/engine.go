@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -18,7 +19,9 @@ import (
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/log"
 	"github.com/containerd/typeurl/v2"
+	"github.com/sirupsen/logrus"
 
 	"github.com/slipway-dev/slipway/nodeagent/engine"
 )
@@ -46,6 +49,7 @@ type LogLimits struct {
 type Engine struct {
 	cfg     Config
 	client  *client.Client
+	quiet   *log.Entry
 	host    host
 	snap    string // name of the snapshotter
 	runtime containers.RuntimeInfo
@@ -68,7 +72,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg}
+	e := &Engine{cfg: cfg, quiet: quietLogger()}
 	e.images.byRef = map[string]imageInfo{}
 	e.images.accounts = map[string]accounts{}
 	e.pulls.running = map[string]*pull{}
@@ -123,9 +127,16 @@ func (e *Engine) Close() error {
 	return e.client.Close()
 }
 
-// in puts the containerd namespace into ctx.
+// in puts the containerd namespace into ctx, and a logger that keeps the client library quiet: what it has to say is
+// in the errors.
 func (e *Engine) in(ctx context.Context) context.Context {
-	return namespaces.WithNamespace(ctx, e.cfg.Namespace)
+	return namespaces.WithNamespace(log.WithLogger(ctx, e.quiet), e.cfg.Namespace)
+}
+
+func quietLogger() *log.Entry {
+	logger := logrus.New()
+	logger.SetOutput(io.Discard)
+	return logrus.NewEntry(logger)
 }
 
 // snapshotter is overlayfs where the kernel and the file system can, else plain copies.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/remotes/docker"
+	remoteerrors "github.com/containerd/containerd/v2/core/remotes/errors"
 	"github.com/containerd/errdefs"
 
 	"github.com/slipway-dev/slipway/nodeagent/engine"
@@ -113,9 +115,9 @@ func pullError(name string, err error) error {
 		return fmt.Errorf("%s: %w: %v", verb, engine.ErrImageNotFound, plain(err))
 	}
 	denied := errdefs.IsUnauthorized(err) || errdefs.IsPermissionDenied(err)
-	var status interface{ HTTPStatus() int }
-	if errors.As(err, &status) && (status.HTTPStatus() == 401 || status.HTTPStatus() == 403) {
-		denied = true
+	var unexpected remoteerrors.ErrUnexpectedStatus
+	if errors.As(err, &unexpected) {
+		denied = unexpected.StatusCode == http.StatusUnauthorized || unexpected.StatusCode == http.StatusForbidden
 	}
 	if denied || errors.Is(err, docker.ErrInvalidAuthorization) {
 		return fmt.Errorf("%s: %w: the registry denies it: %v", verb, engine.ErrImageNotFound, plain(err))
