@@ -128,3 +128,15 @@ func BenchmarkUnsupportedFields(b *testing.B) {
 		UnsupportedFields(&pod.Spec)
 	}
 }
+
+func TestWarnings(t *testing.T) {
+	pod := &corev1.Pod{Spec: corev1.PodSpec{Priority: new(int32), Containers: []corev1.Container{{Name: "a", Image: "b",
+		Env: []corev1.EnvVar{{Name: "A"}, {Name: "A"}}, Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{}}}}}}}
+	want := []string{
+		`spec.containers[0].env[1]: hides previous definition of "A", which may be dropped when using apply`,
+		"not acted on: spec.containers[0].lifecycle.preStop: the hook would not run",
+	}
+	if diff := cmp.Diff(want, Warnings(pod)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

@@ -20,6 +20,13 @@ func (c *client) apply(ctx context.Context, kind *api.Kind, namespace, name stri
 	}
 	by := ownership.By{Manager: patch.FieldManager, Subresource: patch.Subresource, Force: patch.Force, Now: c.r.timestamp()}
 	for range attempts {
+		if _, err := c.r.store.Get(ctx, kind, namespace, name); apierrors.IsNotFound(err) && patch.Subresource == "" {
+			result, err := c.applyNew(ctx, kind, namespace, name, wanted, by, patch.DryRun)
+			if !apierrors.IsAlreadyExists(err) {
+				return result, err
+			}
+			continue // another was faster
+		}
 		result, err := c.change(ctx, change{
 			verb: "patch", kind: kind, namespace: namespace, name: name,
 			subresource: patch.Subresource, manager: patch.FieldManager, dryRun: patch.DryRun, tracked: true,
@@ -32,10 +39,6 @@ func (c *client) apply(ctx context.Context, kind *api.Kind, namespace, name stri
 			},
 		})
 		if !apierrors.IsNotFound(err) || patch.Subresource != "" {
-			return result, err
-		}
-		result, err = c.applyNew(ctx, kind, namespace, name, wanted, by, patch.DryRun)
-		if !apierrors.IsAlreadyExists(err) {
 			return result, err
 		}
 	}
