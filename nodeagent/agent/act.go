@@ -20,7 +20,6 @@ import (
 	"github.com/slipway-dev/slipway/nodeagent/agent/recipe"
 	"github.com/slipway-dev/slipway/nodeagent/engine"
 	"github.com/slipway-dev/slipway/nodeagent/lifecycle"
-	"github.com/slipway-dev/slipway/nodeagent/logs"
 	"github.com/slipway-dev/slipway/nodeagent/network"
 	"github.com/slipway-dev/slipway/nodeagent/volume/downward"
 )
@@ -308,12 +307,20 @@ func (w *worker) writeStatus(ctx context.Context, pod *corev1.Pod, status corev1
 	}
 }
 
-// finish deletes the Pod object and its logs.
-func (w *worker) finish(ctx context.Context, pod *corev1.Pod, pause time.Duration) func() {
-	err := os.RemoveAll(filepath.Join(w.a.cfg.LogDir, logs.PodDir(pod)))
-	if err == nil {
-		_, err = w.a.cfg.Client.Delete(ctx, api.Pods, pod.Namespace, pod.Name, store.DeleteOptions{UID: pod.UID, GracePeriodSeconds: new(int64)})
+// removeLogs removes the log files of a Pod that is gone.
+func (w *worker) removeLogs() {
+	folders, err := filepath.Glob(filepath.Join(w.a.cfg.LogDir, "*_"+string(w.uid)))
+	for _, dir := range folders {
+		err = errors.Join(err, os.RemoveAll(dir))
 	}
+	if err != nil {
+		w.a.log.Warn("remove logs of a pod that is gone", "namespace", w.pod.Namespace, "pod", w.pod.Name, "err", err)
+	}
+}
+
+// finish deletes the Pod object.
+func (w *worker) finish(ctx context.Context, pod *corev1.Pod, pause time.Duration) func() {
+	_, err := w.a.cfg.Client.Delete(ctx, api.Pods, pod.Namespace, pod.Name, store.DeleteOptions{UID: pod.UID, GracePeriodSeconds: new(int64)})
 	if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		err = errHeld // the watch ends the worker when the object is gone; finalizers may hold it
 	} else if ctx.Err() == nil {

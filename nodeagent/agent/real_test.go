@@ -1,0 +1,423 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/slipway-dev/slipway/apiserver/store"
+	"github.com/slipway-dev/slipway/nodeagent/engine/containerd"
+	"github.com/slipway-dev/slipway/nodeagent/network"
+	"github.com/slipway-dev/slipway/nodeagent/network/networktest"
+	"github.com/slipway-dev/slipway/nodeagent/runtime"
+	"github.com/slipway-dev/slipway/testing/images"
+	"github.com/slipway-dev/slipway/testing/need"
+)
+
+func TestMain(m *testing.M) { networktest.Main(m) }
+
+const testImage = "docker.io/library/testpod:1"
+
+// realRig is a rig on containerd and the network of this (test's own) host. All of it is gone when the test ends.
+func realRig(t testing.TB) *rig {
+	t.Helper()
+	bundle, dir := need.Runtime(t), t.TempDir()
+	rt, err := runtime.Start(t.Context(), runtime.Config{BundleDir: bundle, StateDir: filepath.Join(dir, "containerd"), Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	background := context.Background()
+	t.Cleanup(func() {
+		if err := rt.Stop(background); err != nil {
+			t.Errorf("stop containerd: %v", err)
+		}
+	})
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	e, err := containerd.New(background, containerd.Config{Address: rt.Address(), Shim: rt.Shim(), Runc: rt.Runc(),
+		StateDir: filepath.Join(dir, "engine"), RunDir: filepath.Join(dir, "run"), Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Close() })
+	cidr := netip.MustParsePrefix("10.244.0.0/24")
+	n, err := network.Open(background, network.Config{RunDir: filepath.Join(dir, "net"), PodCIDR: cidr, ClusterCIDRs: []netip.Prefix{cidr}, NodeIP: netip.MustParseAddr("10.244.0.1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	load(t, e)
+	r := newRig(t, e, n)
+	r.config.Log = log
+	r.config.MaxPods = 1000
+	t.Cleanup(func() { r.clear() })
+	return r
+}
+
+func load(t testing.TB, e *containerd.Engine) {
+	t.Helper()
+	image, err := images.Testpod(t.Context(), testImage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "testpod.tar")
+	if err := images.WriteArchive(path, image); err != nil {
+		t.Fatal(err)
+	}
+	archive, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer archive.Close()
+	if _, err := e.Load(t.Context(), archive); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// clear removes every Pod as fast as can be, and the network.
+func (r *rig) clear() {
+	ctx := context.Background()
+	r.end()
+	list, err := r.engine.List(ctx)
+	if err != nil {
+		r.t.Error(err)
+	}
+	for _, c := range list {
+		if err := r.engine.Remove(ctx, c.ID); err != nil {
+			r.t.Error(err)
+		}
+	}
+	ids, err := r.network.List(ctx)
+	if err != nil {
+		r.t.Error(err)
+	}
+	for _, id := range ids {
+		if err := r.network.Teardown(ctx, id); err != nil {
+			r.t.Error(err)
+		}
+	}
+	if r.agent != nil {
+		uids, err := r.agent.volumes.List()
+		if err != nil {
+			r.t.Error(err)
+		}
+		for _, uid := range uids {
+			if err := r.agent.volumes.Teardown(ctx, uid); err != nil {
+				r.t.Error(err)
+			}
+		}
+	}
+	if err := r.network.Close(ctx); err != nil {
+		r.t.Error(err)
+	}
+}
+
+func testpod(name string, args ...string) corev1.Container {
+	return corev1.Container{Name: name, Image: "testpod:1", ImagePullPolicy: corev1.PullIfNotPresent, Args: args}
+}
+
+func only(c ...corev1.Container) func(*corev1.PodSpec) {
+	return func(s *corev1.PodSpec) { s.Containers = c }
+}
+
+func httpProbe(path string, port int) *corev1.Probe {
+	return &corev1.Probe{PeriodSeconds: 1, TimeoutSeconds: 1, SuccessThreshold: 1, FailureThreshold: 1,
+		ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: path, Port: intstr.FromInt(port)}}}
+}
+
+// get asks a Pod over HTTP.
+func get(t *testing.T, url string) string {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(text))
+}
+
+func (r *rig) log(t *testing.T, pod *corev1.Pod, opts corev1.PodLogOptions) string {
+	t.Helper()
+	log, err := r.agent.Logs(t.Context(), pod, &opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	text, err := io.ReadAll(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestRealPods(t *testing.T) {
+	r := realRig(t)
+	r.begin()
+	t.Run("init, two containers, volumes, environment", func(t *testing.T) { realShared(t, r) })
+	t.Run("files of ConfigMaps follow", func(t *testing.T) { realUpdate(t, r) })
+	t.Run("crash, logs of before", func(t *testing.T) { realCrash(t, r) })
+	t.Run("liveness restarts", func(t *testing.T) { realLiveness(t, r) })
+	t.Run("grace", func(t *testing.T) { realGrace(t, r) })
+	t.Run("a restarted agent readopts", func(t *testing.T) { realReadopt(t, r) })
+	t.Run("message from the log, start error", func(t *testing.T) { realMessages(t, r) })
+	t.Run("security", func(t *testing.T) { realSecurity(t, r) })
+	t.Run("sidecar", func(t *testing.T) { realSidecar(t, r) })
+	t.Run("nothing is left", func(t *testing.T) { realNothingLeft(t, r) })
+}
+
+func realShared(t *testing.T, r *rig) {
+	r.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "kube-root-ca.crt", Namespace: "shop"}, Data: map[string]string{"ca.crt": "CA"}})
+	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "s", Namespace: "shop"}, Data: map[string][]byte{"word": []byte("hush")}})
+	p := bound("web", func(s *corev1.PodSpec) {
+		s.AutomountServiceAccountToken = nil
+		s.Volumes = []corev1.Volume{{Name: "data", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+		mount := []corev1.VolumeMount{{Name: "data", MountPath: "/data"}}
+		prep, a, b := testpod("prep", "write", "/data/made", "by init"), testpod("a", "serve"), testpod("b", "serve", ":8081")
+		prep.VolumeMounts, a.VolumeMounts = mount, mount
+		a.Env = []corev1.EnvVar{{Name: "WORD", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "s"}, Key: "word"}}},
+			{Name: "WHERE", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "status.podIP"}}}, {Name: "BOTH", Value: "$(WORD) at $(WHERE)"}}
+		a.ReadinessProbe = httpProbe("/healthz", 8080)
+		s.InitContainers, s.Containers = []corev1.Container{prep}, []corev1.Container{a, b}
+	})
+	r.create(p)
+	p = r.until("ready", "web", isReady)
+	base := "http://" + p.Status.PodIP + ":8080"
+	if got := get(t, base+"/file?path=/data/made"); got != "by init" {
+		t.Errorf("file of the init container: %q", got)
+	}
+	env := get(t, base+"/env")
+	for _, want := range []string{"BOTH=hush at " + p.Status.PodIP, "KUBERNETES_SERVICE_HOST=10.96.0.1", "HOSTNAME=web"} {
+		if !slices.Contains(strings.Split(env, "\n"), want) {
+			t.Errorf("no %s in\n%s", want, env)
+		}
+	}
+	if got := get(t, base+"/fetch?url=http://localhost:8081/"); got != "web" {
+		t.Errorf("the other container over localhost says %q", got)
+	}
+	account := base + "/file?path=/var/run/secrets/kubernetes.io/serviceaccount/"
+	if got := get(t, account+"token") + get(t, account+"ca.crt") + get(t, account+"namespace"); got != "token-of-defaultCAshop" {
+		t.Errorf("token, CA and namespace: %q", got)
+	}
+	if got := get(t, base+"/file?path=/etc/hosts"); !strings.Contains(got, p.Status.PodIP+"\tweb") {
+		t.Errorf("hosts file:\n%s", got)
+	}
+	if got := r.log(t, p, corev1.PodLogOptions{Container: "b"}); got != "serving on :8081\n" {
+		t.Errorf("log %q", got)
+	}
+	get(t, base+"/fail")
+	r.until("not ready any more", "web", func(p *corev1.Pod) bool { return !isReady(p) })
+	get(t, base+"/fail")
+	r.until("ready again", "web", isReady)
+	r.delete("web")
+	r.until("deleted", "web", nil)
+}
+
+func realUpdate(t *testing.T, r *rig) {
+	r.create(&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "settings", Namespace: "shop"}, Data: map[string]string{"color": "red"}})
+	r.create(bound("files", func(s *corev1.PodSpec) {
+		s.Volumes = []corev1.Volume{{Name: "c", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "settings"}}}}}
+		c := testpod("main", "serve")
+		c.VolumeMounts = []corev1.VolumeMount{{Name: "c", MountPath: "/c"}}
+		c.ReadinessProbe = httpProbe("/healthz", 8080)
+		s.Containers = []corev1.Container{c}
+	}))
+	p := r.until("ready", "files", isReady)
+	url := "http://" + p.Status.PodIP + ":8080/file?path=/c/color"
+	if got := get(t, url); got != "red" {
+		t.Errorf("file says %q", got)
+	}
+	if _, err := r.admin.Update(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "settings", Namespace: "shop"}, Data: map[string]string{"color": "blue"}}, store.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r.waitFor("the running container sees blue", func() bool { return get(t, url) == "blue" })
+	r.delete("files")
+}
+
+func realCrash(t *testing.T, r *rig) {
+	r.create(bound("crash", only(testpod("main", "exit", "7"))))
+	p := r.until("in back-off", "crash", waits("CrashLoopBackOff"))
+	if s := p.Status.ContainerStatuses[0]; s.RestartCount != 1 || s.LastTerminationState.Terminated.ExitCode != 7 {
+		t.Errorf("status %s", describe(p))
+	}
+	r.delete("crash")
+	r.until("deleted", "crash", nil)
+	r.waitFor("the logs are gone", func() bool {
+		_, err := os.Stat(filepath.Join(r.config.LogDir, "shop_crash_"+string(p.UID)))
+		return os.IsNotExist(err)
+	})
+}
+
+func realLiveness(t *testing.T, r *rig) {
+	c := testpod("main", "serve")
+	c.LivenessProbe = httpProbe("/healthz", 8080)
+	c.LivenessProbe.InitialDelaySeconds = 1
+	r.create(bound("alive", only(c)))
+	p := r.until("ready", "alive", isReady)
+	address := "http://" + p.Status.PodIP + ":8080"
+	r.waitFor("the server answers", func() bool { _, err := http.Get(address + "/healthz"); return err == nil })
+	get(t, address+"/fail")
+	p = r.until("restarted", "alive", func(p *corev1.Pod) bool { return isReady(p) && p.Status.ContainerStatuses[0].RestartCount == 1 })
+	if got := r.log(t, p, corev1.PodLogOptions{Previous: true}); got != "serving on :8080\ngot terminated\n" {
+		t.Errorf("previous log %q", got)
+	}
+	r.delete("alive")
+}
+
+func realGrace(t *testing.T, r *rig) {
+	r.create(bound("stubborn", only(testpod("main", "stubborn")), func(s *corev1.PodSpec) { one := int64(1); s.TerminationGracePeriodSeconds = &one }))
+	p := r.until("ready", "stubborn", isReady)
+	follow, err := r.agent.Logs(t.Context(), p, &corev1.PodLogOptions{Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer follow.Close()
+	r.delete("stubborn")
+	killed := r.until("killed", "stubborn", func(p *corev1.Pod) bool { return p.Status.ContainerStatuses[0].State.Terminated != nil })
+	if got := killed.Status.ContainerStatuses[0].State.Terminated.ExitCode; got != 137 {
+		t.Errorf("exit code %d, want 137", got)
+	}
+	if _, err := io.ReadAll(follow); err != nil {
+		t.Errorf("follow: %v", err)
+	}
+	r.until("deleted", "stubborn", nil)
+}
+
+func realReadopt(t *testing.T, r *rig) {
+	c := testpod("main", "serve")
+	c.ReadinessProbe = httpProbe("/healthz", 8080)
+	r.create(bound("kept", only(c)))
+	before := r.until("ready", "kept", isReady)
+	r.end()
+	r.begin()
+	r.create(bound("later", only(testpod("main", "sleep"))))
+	r.until("ready", "later", isReady)
+	after := r.until("ready", "kept", isReady)
+	if diff := cmp.Diff(before.Status, after.Status); diff != "" {
+		t.Errorf("status changed by the agent's restart:\n%s", diff)
+	}
+	get(t, "http://"+after.Status.PodIP+":8080/fail")
+	r.until("not ready: it is probed again", "kept", func(p *corev1.Pod) bool { return !isReady(p) })
+	r.delete("kept")
+	r.delete("later")
+}
+
+func realMessages(t *testing.T, r *rig) {
+	never := func(s *corev1.PodSpec) { s.RestartPolicy = corev1.RestartPolicyNever }
+	c := testpod("main", "cat", "/no/such/file")
+	c.TerminationMessagePolicy = corev1.TerminationMessageFallbackToLogsOnError
+	r.create(bound("words", only(c), never))
+	bad := testpod("main")
+	bad.Command = []string{"/no/such/program"}
+	r.create(bound("nocommand", only(bad), never))
+	p := r.until("failed", "words", inPhase(corev1.PodFailed))
+	if got := p.Status.ContainerStatuses[0].State.Terminated; got.Message != "open /no/such/file: no such file or directory\n" || got.Reason != "Error" || got.ExitCode != 1 {
+		t.Errorf("terminated %+v", got)
+	}
+	p = r.until("failed", "nocommand", inPhase(corev1.PodFailed))
+	if got := p.Status.ContainerStatuses[0].State.Terminated; got.Reason != "StartError" || got.ExitCode != 128 || !strings.Contains(got.Message, "no such file") {
+		t.Errorf("terminated %+v", got)
+	}
+	r.delete("words")
+	r.delete("nocommand")
+}
+
+func realSecurity(t *testing.T, r *rig) {
+	user, group, yes, no := int64(1000), int64(2000), true, false
+	c := testpod("main", "id")
+	c.SecurityContext = &corev1.SecurityContext{RunAsNonRoot: &yes, AllowPrivilegeEscalation: &no, Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}}
+	restrict := func(s *corev1.PodSpec) {
+		s.RestartPolicy = corev1.RestartPolicyNever
+		s.SecurityContext = &corev1.PodSecurityContext{RunAsUser: &user, FSGroup: &group, SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}}
+	}
+	r.create(bound("strict", only(c), restrict))
+	p := r.until("done", "strict", inPhase(corev1.PodSucceeded))
+	text := r.log(t, p, corev1.PodLogOptions{})
+	for _, want := range []string{"uid=1000", "CapEff=0000000000000000", "NoNewPrivs=1", "Seccomp=2", "2000"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %s in\n%s", want, text)
+		}
+	}
+	r.create(bound("root", only(c), func(s *corev1.PodSpec) { s.RestartPolicy = corev1.RestartPolicyNever }))
+	r.until("refused to run as root", "root", waits("CreateContainerConfigError"))
+	r.delete("strict")
+	r.delete("root")
+}
+
+func realSidecar(t *testing.T, r *rig) {
+	always := corev1.ContainerRestartPolicyAlways
+	side := testpod("side", "serve")
+	side.RestartPolicy = &always
+	side.StartupProbe = httpProbe("/healthz", 8080)
+	side.StartupProbe.FailureThreshold = 30
+	r.create(bound("task", only(testpod("main", "sleep", "50ms")), func(s *corev1.PodSpec) {
+		s.InitContainers, s.RestartPolicy = []corev1.Container{side}, corev1.RestartPolicyNever
+	}))
+	p := r.until("done", "task", inPhase(corev1.PodSucceeded))
+	if got := p.Status.InitContainerStatuses[0].State.Terminated; got == nil || got.ExitCode != 0 {
+		t.Errorf("the sidecar did not end with the task: %s", describe(p))
+	}
+	r.delete("task")
+}
+
+func realNothingLeft(t *testing.T, r *rig) {
+	pods, err := store.All[*corev1.Pod](t.Context(), r.admin, store.ListOptions{Namespace: "shop"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range pods {
+		r.until("deleted", p.Name, nil)
+	}
+	r.waitFor("every worker ended", func() bool { r.agent.mu.Lock(); defer r.agent.mu.Unlock(); return len(r.agent.workers) == 0 })
+	list, _ := r.engine.List(t.Context())
+	boxes, _ := r.network.List(t.Context())
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	if len(list)+len(boxes)+containersFolder(r.config.DataDir) > 0 || bytes.Contains(mounts, []byte(r.config.DataDir)) {
+		t.Errorf("left: containers %v, sandboxes %v, folders %d", list, boxes, containersFolder(r.config.DataDir))
+	}
+	r.waitFor("no logs are left", func() bool { logs, _ := os.ReadDir(r.config.LogDir); return len(logs) == 0 })
+}
+
+// BenchmarkRealPodsUntilReady says how long real containers take from the Pod being bound to Ready being written.
+func BenchmarkRealPodsUntilReady(b *testing.B) {
+	r := realRig(b)
+	r.begin()
+	for _, count := range []int{1, 50} {
+		b.Run(fmt.Sprint(count), func(b *testing.B) {
+			for n := 0; b.Loop(); n++ {
+				for i := range count {
+					r.create(bound(fmt.Sprintf("p-%d-%d", n, i), only(testpod("main", "sleep"))))
+				}
+				for i := range count {
+					r.until("ready", fmt.Sprintf("p-%d-%d", n, i), isReady)
+				}
+				b.StopTimer()
+				began := time.Now()
+				for i := range count {
+					r.delete(fmt.Sprintf("p-%d-%d", n, i))
+				}
+				for i := range count {
+					r.until("deleted", fmt.Sprintf("p-%d-%d", n, i), nil)
+				}
+				b.ReportMetric(float64(time.Since(began).Milliseconds()), "ms-to-delete")
+				b.StartTimer()
+			}
+		})
+	}
+}
