@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -95,7 +96,7 @@ var (
 )
 
 func rolloutCells(o *slipwayv1.Rollout) []any {
-	return []any{o.Name, short(o.Spec.Revision), o.Status.Phase, o.Status.Created, o.Status.Updated, o.Status.Deleted, o.Status.Message, age(o.CreationTimestamp)}
+	return []any{o.Name, revision(o.Spec), o.Status.Phase, o.Status.Created, o.Status.Updated, o.Status.Deleted, o.Status.Message, age(o.CreationTimestamp)}
 }
 
 func sourceCells(o *slipwayv1.Source) []any {
@@ -111,6 +112,15 @@ func sourceCells(o *slipwayv1.Source) []any {
 		status = c.Type
 	}
 	return []any{o.Name, from, short(o.Status.Applied), status, age(o.CreationTimestamp)}
+}
+
+// revision is what people know a commit by; a directory inside a repository goes by that repository's HEAD.
+func revision(spec slipwayv1.RolloutSpec) string {
+	text := short(cmp.Or(spec.Head, spec.Revision))
+	if spec.Dirty {
+		text += "+dirty"
+	}
+	return text
 }
 
 func short(revision string) string {

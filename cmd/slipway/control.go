@@ -175,7 +175,7 @@ func (c *control) serverConfig(m *machine) server.Config {
 		}}},
 	}
 	if m.node != nil {
-		config.Logs = m.node.logs
+		config.Logs = m.node.agent
 		config.Checks = append(config.Checks, server.Check{Name: "engine", Probe: func(ctx context.Context) error {
 			_, err := m.node.engine.ListImages(ctx)
 			return err
@@ -185,7 +185,7 @@ func (c *control) serverConfig(m *machine) server.Config {
 }
 
 // parts returns the loops of the control plane.
-func (c *control) parts(m *machine) (*loop.Group, error) {
+func (c *control) parts(m *machine) *loop.Group {
 	group := loop.NewGroup(c.log)
 	group.AddFunc("events", c.events.Run)
 	add := func(name string, build func(store.Client, event.Recorder) loop.Controller) {
@@ -206,7 +206,7 @@ func (c *control) parts(m *machine) (*loop.Group, error) {
 	})
 	client := c.registry.As(registry.Scheduler())
 	group.Add(client, scheduler.New(client, c.events.For("default-scheduler"), time.Now))
-	return group, nil
+	return group
 }
 
 // systemServices are the Services that lead to this process.

@@ -6,6 +6,9 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+
+	containerdlog "github.com/containerd/log"
+	"k8s.io/klog/v2"
 )
 
 // maxLog bounds the log file; one older file of that size is kept beside it.
@@ -22,7 +25,11 @@ func openLog(path string, verbose bool) (log *slog.Logger, closeLog func(), err 
 	if verbose {
 		out, level = io.MultiWriter(file, os.Stderr), slog.LevelDebug
 	}
-	return slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level})), file.close, nil
+	log = slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level}))
+	// Libraries with a log of their own: their lines belong into ours, not between those people read.
+	klog.SetSlogLogger(log)
+	containerdlog.L.Logger.SetOutput(out)
+	return log, file.close, nil
 }
 
 // logFile is a file that starts anew when it has grown large. A full disk loses log lines, nothing else.

@@ -14,6 +14,7 @@ import (
 	"github.com/slipway-dev/slipway/cmd/slipway/account"
 	"github.com/slipway-dev/slipway/gitsource"
 	"github.com/slipway-dev/slipway/reconciler/gitops"
+	"github.com/slipway-dev/slipway/reconciler/namespace"
 )
 
 // machine is everything `slipway up` runs, as far as it is built.
@@ -59,19 +60,22 @@ func (m *machine) run(ctx context.Context) (err error) {
 
 // work runs everything that was built.
 func (m *machine) work(ctx context.Context) error {
+	if m.node != nil {
+		if err := m.node.openAgent(m); err != nil {
+			return err
+		}
+	}
+	if err := namespace.Ensure(ctx, m.control.registry.As(registry.Controller("namespace"))); err != nil {
+		return err
+	}
 	running, ctx := errgroup.WithContext(ctx)
 	if err := m.control.listen(ctx, running, m); err != nil {
 		return err
 	}
 	m.account.Part("api", "https://"+m.api.String())
-	parts, err := m.control.parts(m)
-	if err != nil {
-		return err
-	}
+	parts := m.control.parts(m)
 	if m.node != nil {
-		if err := m.node.addParts(m, parts); err != nil {
-			return err
-		}
+		m.node.addParts(m, parts)
 	}
 	engine := m.engine()
 	updates := make(chan gitsource.Update, 1)

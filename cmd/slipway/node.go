@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"github.com/slipway-dev/slipway/apiserver/registry"
+	"github.com/slipway-dev/slipway/nodeagent/agent"
+	"github.com/slipway-dev/slipway/nodeagent/agent/recipe"
 	"github.com/slipway-dev/slipway/nodeagent/dns"
+	"github.com/slipway-dev/slipway/nodeagent/engine"
 	"github.com/slipway-dev/slipway/nodeagent/engine/containerd"
-	"github.com/slipway-dev/slipway/nodeagent/logs"
 	"github.com/slipway-dev/slipway/nodeagent/network"
 	"github.com/slipway-dev/slipway/nodeagent/proxy"
 	"github.com/slipway-dev/slipway/nodeagent/runtime"
@@ -26,13 +28,14 @@ const podLogs = "/var/log/pods"
 // node is what runs Pods on this machine. Closing it leaves containers and their network as they are.
 type node struct {
 	name    string
-	gateway netip.Addr
+	address netip.Addr // as others see it
+	gateway netip.Addr // where Pods reach this process
+	agent   *agent.Agent
 	runtime *runtime.Runtime
 	engine  *containerd.Engine
 	network network.Network
 	proxy   *proxy.Proxy
 	dns     *dns.Server
-	logs    *logs.Reader
 }
 
 // openNode starts or finds the container runtime, and prepares the network.
@@ -45,6 +48,9 @@ func openNode(ctx context.Context, m *machine) (_ *node, err error) {
 	}()
 	if n.name, err = nodeName(); err != nil {
 		return nil, err
+	}
+	if n.address, err = network.NodeAddress(); err != nil {
+		n.address = n.gateway // a machine without a way out
 	}
 	began := time.Now()
 	if err := n.openEngine(ctx, m); err != nil {
@@ -132,12 +138,28 @@ func (n *node) loadImages(ctx context.Context, m *machine) error {
 	return nil
 }
 
+// openAgent builds the agent, which needs the control plane.
+func (n *node) openAgent(m *machine) (err error) {
+	n.agent, err = agent.New(agent.Config{
+		NodeName: n.name, NodeIPs: []string{n.address.String()}, Client: m.control.registry.As(registry.Node(n.name)),
+		Engine: n.engine, Network: n.network, Proxy: n.proxy, Events: m.control.events.For("kubelet"), Log: m.log,
+		DataDir: m.data.path, LogDir: podLogs,
+		Cluster: recipe.Cluster{Domain: m.clusterDomain, DNS: m.dnsVIP.String(), APIHost: m.apiVIP.String(), APIPort: 443},
+		PodCIDR: m.nodePods.String(), Version: "v" + kubernetesVersion + "+slipway." + version,
+		PullProgress: func(image string, p engine.Progress) { m.account.Pull(image, p.Done, p.Total) },
+	})
+	if err != nil {
+		return fmt.Errorf("open node agent: %w", err)
+	}
+	return nil
+}
+
 // addParts adds the node's loops.
-func (n *node) addParts(m *machine, group *loop.Group) error {
+func (n *node) addParts(m *machine, group *loop.Group) {
 	client := m.control.registry.As(registry.Node(n.name))
 	group.AddFunc("proxy", func(ctx context.Context) error { return n.proxy.Run(ctx, client) })
 	group.AddFunc("dns", func(ctx context.Context) error { return n.dns.Run(ctx, client) })
-	return nil
+	group.AddFunc("agent", n.agent.Run)
 }
 
 // close ends what runs in this process.

@@ -33,7 +33,7 @@ func (m *machine) tail(p gitops.Progress) []string {
 	}
 	n := int64(tailLines)
 	for _, previous := range []bool{false, true} { // a container that crashed may be starting again
-		log, err := m.node.logs.Logs(ctx, pod, &corev1.PodLogOptions{Container: container, TailLines: &n, Previous: previous})
+		log, err := m.node.agent.Logs(ctx, pod, &corev1.PodLogOptions{Container: container, TailLines: &n, Previous: previous})
 		if err != nil {
 			continue
 		}

@@ -81,6 +81,41 @@ func (a *Account) Under(key, line string) {
 	a.redraw()
 }
 
+// Pull shows how far the pull of an image got, in bytes: a bar on a terminal, a line when it starts and one when it
+// ends elsewhere. A total of zero is not known yet.
+func (a *Account) Pull(image string, done, total int64) {
+	key := "pull " + image
+	switch {
+	case total > 0 && done >= total:
+		if a.under(key) || !a.fancy {
+			a.Under(key, "")
+			a.say(dim, fmt.Sprintf("  pulled %s, %s", image, megabytes(done)))
+		}
+	case a.fancy:
+		a.Under(key, fmt.Sprintf("  pulling %s %s %s of %s", image, bar(done, total), megabytes(done), megabytes(total)))
+	case !a.under(key):
+		a.Under(key, "  pulling "+image)
+	}
+}
+
+// under says whether something is shown under a key.
+func (a *Account) under(key string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.ContainsFunc(a.block, func(e entry) bool { return e.key == key })
+}
+
+func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
+
+func bar(done, total int64) string {
+	const width = 24
+	filled := 0
+	if total > 0 {
+		filled = int(done * width / total)
+	}
+	return "[" + strings.Repeat("=", filled) + strings.Repeat(" ", width-filled) + "]"
+}
+
 // Progress tells what the GitOps engine does.
 func (a *Account) Progress(p gitops.Progress) {
 	switch p.Step {
