@@ -70,7 +70,7 @@ func same(a, b *corev1.Pod) bool {
 func sliceKeys(old, obj api.Object, _ bool) []loop.Key {
 	var keys []loop.Key
 	for _, s := range []api.Object{old, obj} {
-		if s != nil && s.GetLabels()[discoveryv1.LabelManagedBy] == slicesManager {
+		if s != nil && s.GetLabels()[discoveryv1.LabelServiceName] != "" {
 			keys = append(keys, loop.Key{Namespace: s.GetNamespace(), Name: s.GetLabels()[discoveryv1.LabelServiceName]})
 		}
 	}
@@ -109,8 +109,8 @@ func (c *controller) observe(ctx context.Context, key loop.Key) (observed, error
 	case !apierrors.IsNotFound(err):
 		return o, fmt.Errorf("get endpoints %s: %w", key, err)
 	}
-	ours := labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: key.Name, discoveryv1.LabelManagedBy: slicesManager})
-	if o.Slices, err = store.All[*discoveryv1.EndpointSlice](ctx, c.client, store.ListOptions{Namespace: key.Namespace, Labels: ours}); err != nil {
+	its := labels.SelectorFromSet(labels.Set{discoveryv1.LabelServiceName: key.Name})
+	if o.Slices, err = store.All[*discoveryv1.EndpointSlice](ctx, c.client, store.ListOptions{Namespace: key.Namespace, Labels: its}); err != nil {
 		return o, fmt.Errorf("list endpointslices of %s: %w", key, err)
 	}
 	if o.Service == nil || !selects(o.Service) {

@@ -17,6 +17,7 @@ import (
 // Names and limits of Kubernetes.
 const (
 	slicesManager      = "endpointslice-controller.k8s.io"
+	mirrorManager      = "endpointslicemirroring-controller.k8s.io"
 	endpointsManagedBy = "endpoints.kubernetes.io/managed-by"
 	endpointsManager   = "endpoint-controller"
 	overCapacity       = corev1.EndpointsOverCapacity
@@ -169,7 +170,8 @@ func (m member) endpoint() discoveryv1.Endpoint {
 	return e
 }
 
-func newSlice(svc *corev1.Service, ports []discoveryv1.EndpointPort, endpoints []discoveryv1.Endpoint) *discoveryv1.EndpointSlice {
+// newSlice returns a slice of the Service without ports and endpoints.
+func newSlice(svc *corev1.Service) *discoveryv1.EndpointSlice {
 	labels := labelsOf(svc)
 	labels[discoveryv1.LabelServiceName] = svc.Name
 	labels[discoveryv1.LabelManagedBy] = slicesManager
@@ -179,7 +181,7 @@ func newSlice(svc *corev1.Service, ports []discoveryv1.EndpointPort, endpoints [
 			Namespace: svc.Namespace, GenerateName: svc.Name + "-", Labels: labels,
 			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(svc, corev1.SchemeGroupVersion.WithKind("Service"))},
 		},
-		AddressType: discoveryv1.AddressTypeIPv4, Ports: ports, Endpoints: endpoints,
+		AddressType: discoveryv1.AddressTypeIPv4,
 	}
 }
 

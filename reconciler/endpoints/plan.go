@@ -1,6 +1,7 @@
 // Package endpoints publishes where a Service's Pods are: as Endpoints and as EndpointSlices, for Services with a
 // selector. A Pod that is being deleted stops being ready at once, so that it leaves every packet filter before its
-// processes are told to end.
+// processes are told to end. For Services without a selector it copies the Endpoints somebody wrote into
+// EndpointSlices, which is what proxies and DNS read.
 //
 // It must not judge Pods' health itself: readiness is the Ready condition the node reports.
 package endpoints
@@ -22,7 +23,12 @@ type observed struct {
 	Service   *corev1.Service // nil: gone
 	Pods      []*corev1.Pod   // matching the selector
 	Endpoints *corev1.Endpoints
-	Slices    []*discoveryv1.EndpointSlice // managed by this controller for the Service's name
+	Slices    []*discoveryv1.EndpointSlice // of the Service's name, whoever made them
+}
+
+// managed returns the slices a manager made.
+func (o observed) managed(by string) []*discoveryv1.EndpointSlice {
+	return slices.DeleteFunc(byName(o.Slices), func(s *discoveryv1.EndpointSlice) bool { return s.Labels[discoveryv1.LabelManagedBy] != by })
 }
 
 // Action is one effect.
@@ -68,10 +74,11 @@ func describe(e *corev1.Endpoints) string {
 // plan returns what makes the published addresses those of the Pods. Additions and changes come before removals.
 func plan(o observed) []Action {
 	if o.Service == nil || !selects(o.Service) {
-		return retire(o)
+		return append(retire(o), mirror(o)...)
 	}
 	members := membersOf(o.Service, o.Pods)
-	return append(planEndpoints(o, members), planSlices(o, members)...)
+	actions := append(planEndpoints(o, members), planSlices(o, members)...)
+	return append(actions, deleteAll(o.managed(mirrorManager))...)
 }
 
 // selects says whether the Service's addresses come from Pods. Others are their author's business.
@@ -79,13 +86,22 @@ func selects(svc *corev1.Service) bool {
 	return len(svc.Spec.Selector) > 0 && svc.Spec.Type != corev1.ServiceTypeExternalName && svc.DeletionTimestamp == nil
 }
 
-// retire removes what this controller published.
+// retire removes what this controller published of Pods.
 func retire(o observed) []Action {
 	var actions []Action
-	if o.Endpoints != nil && o.Endpoints.Labels[endpointsManagedBy] == endpointsManager {
+	if isOwn(o.Endpoints) {
 		actions = append(actions, DeleteEndpoints{o.Endpoints})
 	}
-	for _, s := range byName(o.Slices) {
+	return append(actions, deleteAll(o.managed(slicesManager))...)
+}
+
+func isOwn(e *corev1.Endpoints) bool {
+	return e != nil && e.Labels[endpointsManagedBy] == endpointsManager
+}
+
+func deleteAll(all []*discoveryv1.EndpointSlice) []Action {
+	var actions []Action
+	for _, s := range all {
 		actions = append(actions, DeleteSlice{s})
 	}
 	return actions
@@ -110,15 +126,21 @@ func planEndpoints(o observed, members []member) []Action {
 	return []Action{UpdateEndpoints{changed}}
 }
 
-// planSlices keeps each endpoint in the slice it is in, fills free places, and makes and removes slices as needed: a
-// change of one Pod writes one slice.
 func planSlices(o observed, members []member) []Action {
 	groups := groupByPorts(members)
 	if len(groups) == 0 {
 		groups = []group{{}} // an empty slice says: looked, nothing there
 	}
-	var create, update, remove []Action
-	rest := byName(o.Slices)
+	return fit(o.managed(slicesManager), groups, newSlice(o.Service))
+}
+
+// fit makes the slices of one manager hold groups. It keeps each endpoint in the slice it is in, fills free places,
+// and makes and removes slices as needed: a change of one Pod writes one slice. Template is a slice without ports and
+// endpoints.
+func fit(have []*discoveryv1.EndpointSlice, groups []group, template *discoveryv1.EndpointSlice) []Action {
+	var create, update []Action
+	rest := have
+	var remove []*discoveryv1.EndpointSlice
 	for _, g := range groups {
 		var own []*discoveryv1.EndpointSlice
 		rest = slices.DeleteFunc(rest, func(s *discoveryv1.EndpointSlice) bool {
@@ -129,23 +151,21 @@ func planSlices(o observed, members []member) []Action {
 			return false
 		})
 		for i, endpoints := range distribute(own, g.endpoints) {
-			want := newSlice(o.Service, g.ports, endpoints)
 			switch {
 			case i >= len(own):
-				create = append(create, CreateSlice{want})
+				made := template.DeepCopy()
+				made.Ports, made.Endpoints = g.ports, endpoints
+				create = append(create, CreateSlice{made})
 			case len(endpoints) == 0 && (len(g.endpoints) > 0 || i > 0):
-				remove = append(remove, DeleteSlice{own[i]})
-			case !equality.Semantic.DeepEqual(own[i].Endpoints, endpoints) || !maps.Equal(own[i].Labels, want.Labels):
+				remove = append(remove, own[i])
+			case !equality.Semantic.DeepEqual(own[i].Endpoints, endpoints) || !maps.Equal(own[i].Labels, template.Labels):
 				changed := own[i].DeepCopy()
-				changed.Endpoints, changed.Labels = endpoints, want.Labels
+				changed.Endpoints, changed.Labels = endpoints, template.Labels
 				update = append(update, UpdateSlice{changed})
 			}
 		}
 	}
-	for _, s := range rest {
-		remove = append(remove, DeleteSlice{s})
-	}
-	return slices.Concat(create, update, remove)
+	return slices.Concat(create, update, deleteAll(append(remove, rest...)))
 }
 
 // distribute returns the endpoints of each slice in own, and of further ones where those are full.

@@ -112,7 +112,13 @@ func show(o observed) string {
 		}
 		lines = append(lines, line)
 		for _, e := range s.Endpoints {
-			state := fmt.Sprintf("  %s %s on %s", e.Addresses[0], e.TargetRef.Name, *e.NodeName)
+			state := fmt.Sprintf("  %s", e.Addresses[0])
+			if e.TargetRef != nil {
+				state += " " + e.TargetRef.Name
+			}
+			if e.NodeName != nil {
+				state += " on " + *e.NodeName
+			}
 			if *e.Conditions.Ready {
 				state += " ready"
 			}
@@ -227,6 +233,46 @@ func TestPlanRetiresOnlyItsOwn(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := plan(tt.o); len(got) != tt.want {
 				t.Errorf("%d actions: %v", len(got), got)
+			}
+		})
+	}
+}
+
+func TestPlanMirrorsWhatSomebodyWrote(t *testing.T) {
+	bare := testService(func(svc *corev1.Service) { svc.Spec.Selector = nil })
+	written := func(labels map[string]string) *corev1.Endpoints {
+		ports := []corev1.EndpointPort{{Name: "db", Port: 5432, Protocol: corev1.ProtocolTCP}}
+		return &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "written", Labels: labels}, Subsets: []corev1.EndpointSubset{
+			{Ports: ports, Addresses: []corev1.EndpointAddress{{IP: "192.0.2.1"}, {IP: "2001:db8::1"}}, NotReadyAddresses: []corev1.EndpointAddress{{IP: "192.0.2.2", NodeName: new("n9")}}},
+			{Ports: ports, Addresses: []corev1.EndpointAddress{{IP: "192.0.2.1"}}},
+		}}
+	}
+	theirs := &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Name: "theirs", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}}}
+	const mirrored = "slice port \"db\" 5432 TCP\n  192.0.2.1 ready serving\n  192.0.2.2 on n9"
+	full, made := observed{Service: bare, Endpoints: written(nil)}, 0
+	full = perform(full, plan(full), &made)
+	tests := []struct {
+		name string
+		o    observed
+		want string
+	}{
+		{"addresses that were written", observed{Service: bare, Endpoints: written(nil)}, mirrored},
+		{"not where it is asked not to", observed{Service: bare, Endpoints: written(map[string]string{discoveryv1.LabelSkipMirror: "true"}), Slices: full.Slices}, ""},
+		{"not without a service", observed{Endpoints: written(nil), Slices: full.Slices}, ""},
+		{"not beside slices of somebody else", observed{Service: bare, Endpoints: written(nil), Slices: append([]*discoveryv1.EndpointSlice{theirs}, full.Slices...)}, "slice"},
+		{"not when they are gone", observed{Service: bare, Slices: full.Slices}, ""},
+		{"not when the service got a selector", observed{Service: testService(), Endpoints: written(nil), Slices: full.Slices}, "slice"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			o := perform(tt.o, plan(tt.o), &made)
+			shown := o
+			shown.Endpoints = nil
+			if diff := cmp.Diff(tt.want, show(shown)); diff != "" {
+				t.Error(diff)
+			}
+			if again := plan(o); len(again) != 0 {
+				t.Errorf("does not converge: %v", again)
 			}
 		})
 	}
