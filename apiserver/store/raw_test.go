@@ -94,6 +94,21 @@ func TestTxnRefusesTwoOfAKind(t *testing.T) {
 	}
 }
 
+func TestTxnClaimsANameOnce(t *testing.T) {
+	s := open(t, memory.New())
+	txn(t, s, store.Insert(configMap("a", "1")), store.Claim("serviceips/10.96.0.1", "ns/a"))
+	_, err := s.Txn(t.Context(), store.Insert(configMap("b", "1")), store.Claim("serviceips/10.96.0.1", "ns/b"))
+	var claimed *store.ClaimedError
+	if !errors.As(err, &claimed) || claimed.Owner != "ns/a" {
+		t.Errorf("second claim: %v, want ClaimedError of ns/a", err)
+	}
+	if _, err := s.Get(t.Context(), api.ConfigMaps, "ns", "b"); !apierrors.IsNotFound(err) {
+		t.Errorf("half of the transaction was done: %v", err)
+	}
+	txn(t, s, store.Release("serviceips/10.96.0.1"), store.Release("serviceips/10.96.0.2"))
+	txn(t, s, store.Insert(configMap("b", "1")), store.Claim("serviceips/10.96.0.1", "ns/b"))
+}
+
 func TestContinueOfAForgottenStateOffersTheNewest(t *testing.T) {
 	s := open(t, memory.New())
 	for i := range 20 {

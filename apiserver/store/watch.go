@@ -17,7 +17,7 @@ const (
 	// bookmarkAfter is how many changes it may pass over without hearing anything.
 	bookmarkAfter = 1024
 	// futureWait is how long a watch from a revision that does not exist yet waits for it.
-	futureWait = 3 * time.Second
+	futureWait = time.Second
 )
 
 // watch reads the log of a kind, or of a topic, from a position of its own. It has no goroutine and no buffer.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -48,6 +49,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Client) {
 		{"WatchStartsWithPresentObjects", watchInitial},
 		{"WatchFollowsSelectors", watchSelectors},
 		{"WatchFollowsFieldSelectors", watchFields},
+		{"WatchOfANameSeesAllOfIt", watchName},
 		{"WatchFromTheFutureIsRefused", watchFuture},
 		{"WatchFromBeforeTheStoreIsExpired", watchPast},
 		{"WatchTooFarBehindIsExpired", watchBehind},
@@ -132,11 +134,16 @@ func (s suite) watch(t *testing.T, kind *api.Kind, opts store.WatchOptions) stor
 	return w
 }
 
+// lost is how long an event may take before it counts as lost.
+const lost = 30 * time.Second
+
 // next returns the next event that is not a bookmark.
 func (s suite) next(t *testing.T, w store.Watch) store.Event {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(s.ctx, lost)
+	defer cancel()
 	for {
-		event, err := w.Next(s.ctx)
+		event, err := w.Next(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}

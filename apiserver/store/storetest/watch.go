@@ -189,14 +189,56 @@ func watchFields(t *testing.T, s suite) {
 			}
 		}
 	}
-	for _, want := range []string{"ADDED red/a", "DELETED red/a", "ADDED red/b", "DELETED red/b"} {
-		if got := what(s.next(t, running)); got != want {
-			t.Errorf("watcher of Running: %s, want %s", got, want)
+	late := s.watch(t, api.Pods, store.WatchOptions{Revision: from, Fields: fields.OneTermEqualSelector("status.phase", "Running")})
+	for name, w := range map[string]store.Watch{"early": running, "late": late} {
+		for _, want := range []string{"ADDED red/a", "DELETED red/a", "ADDED red/b", "DELETED red/b"} {
+			if got := what(s.next(t, w)); got != want {
+				t.Errorf("%s watcher of Running: %s, want %s", name, got, want)
+			}
 		}
 	}
 	for _, want := range []string{"ADDED red/b", "MODIFIED red/b", "MODIFIED red/b"} {
 		if got := what(s.next(t, named)); got != want {
 			t.Errorf("watcher of a name: %s, want %s", got, want)
+		}
+	}
+}
+
+// watchName lets many changes of one object wait for its watchers, who read in turn.
+func watchName(t *testing.T, s suite) {
+	opts := store.WatchOptions{Revision: s.list(t, api.ConfigMaps, store.ListOptions{}).Revision, Namespace: "red",
+		Fields: fields.OneTermEqualSelector("metadata.name", "a")}
+	first, second := s.watch(t, api.ConfigMaps, opts), s.watch(t, api.ConfigMaps, opts)
+	var want []string
+	for i := range 100 {
+		s.set(t, configMap("red", "a", fmt.Sprint(i)))
+		s.set(t, configMap("red", "b", fmt.Sprint(i)))
+		s.set(t, configMap("blue", "a", fmt.Sprint(i)))
+		want = append(want, fmt.Sprintf("MODIFIED red/a %d", i))
+	}
+	want[0] = "ADDED red/a 0"
+	watches := map[string]store.Watch{"first": first, "second": second, "late": s.watch(t, api.ConfigMaps, opts)}
+	opts.Fields = fields.OneTermEqualSelector("metadata.name", "b")
+	alone := s.watch(t, api.ConfigMaps, opts)
+	for range 50 {
+		s.next(t, alone)
+	}
+	for i := range 100 {
+		s.set(t, configMap("red", "b", fmt.Sprint("more", i)))
+	}
+	for range 100 - 50 + 99 {
+		s.next(t, alone)
+	}
+	if got := what(s.next(t, alone)); got != "MODIFIED red/b more99" {
+		t.Errorf("the last event of a watcher alone is %s", got)
+	}
+	for name, w := range watches {
+		var got []string
+		for range want {
+			got = append(got, what(s.next(t, w)))
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s watcher (-want +got):\n%s", name, diff)
 		}
 	}
 }
