@@ -2,7 +2,6 @@ package loop
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -14,11 +13,11 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/store"
 )
 
-// Run runs c until ctx ends and returns nil when its workers have stopped. It returns an error when an input cannot
+// Run runs c until parent ends and returns nil when its workers have stopped. It returns an error when an input cannot
 // be watched at all (forbidden, or no such kind); a watch that breaks is resumed instead.
-func Run(ctx context.Context, client store.Reader, log *slog.Logger, c Controller) error {
+func Run(parent context.Context, client store.Reader, log *slog.Logger, c Controller) error {
 	log = log.With("controller", c.Name)
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	q := newQueue()
 	var running sync.WaitGroup
@@ -36,10 +35,10 @@ func Run(ctx context.Context, client store.Reader, log *slog.Logger, c Controlle
 	<-ctx.Done()
 	q.close()
 	running.Wait()
-	if err := context.Cause(ctx); !isDone(err) {
-		return err
+	if parent.Err() != nil {
+		return nil // asked to end, for whatever cause
 	}
-	return nil
+	return context.Cause(ctx)
 }
 
 // work takes keys from q until it is closed.
@@ -99,8 +98,4 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
-}
-
-func isDone(err error) bool {
-	return err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }

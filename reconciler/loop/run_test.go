@@ -235,6 +235,21 @@ func TestRunWaitsForItsWorkers(t *testing.T) {
 	})
 }
 
+func TestRunEndsWithoutErrorWhateverTheCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		ended := make(chan error)
+		go func() {
+			ended <- Run(ctx, &script{}, slog.New(slog.DiscardHandler), Controller{Name: "test", Inputs: []Input{{Kind: api.Pods, Keys: Own}}})
+		}()
+		synctest.Wait()
+		cancel(errors.New("interrupt"))
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestGroupOutlivesAPanic(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
