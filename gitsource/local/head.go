@@ -106,7 +106,7 @@ func (r *repository) locked(dir string) bool {
 // young says whether git wrote its index just now. A checkout moves HEAD only after that.
 func (r *repository) young() bool {
 	info, err := os.Stat(filepath.Join(r.dir, "index"))
-	return err == nil && time.Since(info.ModTime()) < youngIndex
+	return err == nil && time.Since(info.ModTime()).Abs() < youngIndex
 }
 
 // read returns HEAD, or nil outside a repository and before its first commit.

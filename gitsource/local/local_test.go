@@ -457,6 +457,54 @@ func TestCheckoutIsOneSnapshot(t *testing.T) {
 	})
 }
 
+// TestHeadFollowsTheIndex stops a checkout between its two steps: files and index first, HEAD after.
+func TestHeadFollowsTheIndex(t *testing.T) {
+	repo := gitserver.NewRepo(t)
+	one := repo.Commit(map[string]string{"a.yaml": "1"}, "one")
+	repo.Git("branch", "old")
+	repo.Commit(map[string]string{"a.yaml": "2"}, "two")
+	w := watch(t, repo.Dir, Options{})
+	w.snapshot()
+	repo.Git("read-tree", "-u", "--reset", "old")
+	soon := time.Now().Add(youngIndex - 20*time.Millisecond) // so that the index is young for longer than the pause
+	must(t, os.Chtimes(filepath.Join(repo.Dir, ".git", "index"), soon, soon))
+	<-time.After(4 * quiet) // git's pause
+	repo.Git("symbolic-ref", "HEAD", "refs/heads/old")
+	if r := w.snapshot().Revision; r.Head != one || r.Dirty {
+		t.Errorf("%+v, want %s", r, one)
+	}
+}
+
+// TestChangeWhileReading changes a file that was read before the reading is over.
+func TestChangeWhileReading(t *testing.T) {
+	for name, change := range map[string]func(dir string){
+		"content": func(dir string) { write(t, dir, map[string]string{"a.yaml": "2"}) },
+		"new":     func(dir string) { write(t, dir, map[string]string{"b.yaml": "2"}) },
+		"gone":    func(dir string) { must(t, os.Remove(filepath.Join(dir, "a.yaml"))) },
+		"renamed": func(dir string) { must(t, os.Rename(dir, dir+".old")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			write(t, dir, map[string]string{"one/a.yaml": "1", "two/a.yaml": "1"})
+			past := time.Now().Add(-time.Hour) // clocks of filesystems are coarse
+			for _, d := range []string{"one", "two"} {
+				must(t, os.Chtimes(filepath.Join(dir, d, "a.yaml"), past, past))
+			}
+			var entered []string
+			w := newWatcher(dir, Options{addWatch: func(folder string) error {
+				if entered = append(entered, folder); len(entered) == 3 {
+					change(entered[1])
+				}
+				return nil
+			}})
+			defer w.close()
+			if _, err := New(dir, Options{}).scan(w); !errors.Is(err, errChanged) {
+				t.Errorf("got %v, want %v", err, errChanged)
+			}
+		})
+	}
+}
+
 func TestIndexLockIsWaitedFor(t *testing.T) {
 	repo := gitserver.NewRepo(t)
 	repo.Commit(map[string]string{"a.yaml": "1", "b.yaml": "1"}, "one")

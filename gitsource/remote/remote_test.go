@@ -159,6 +159,36 @@ func TestCommitsAreFollowed(t *testing.T) {
 	}
 }
 
+func TestOnlyWhatIsNewIsFetched(t *testing.T) {
+	server := gitserver.Start(t)
+	files := map[string]string{}
+	for i := range 100 {
+		files[fmt.Sprintf("%d.yaml", i)] = fmt.Sprint(i)
+	}
+	server.Commit(files, "old history")
+	server.Push(map[string]string{"0.yaml": "zero"}, "one")
+	opts := Options{URL: server.URL, Dir: filepath.Join(t.TempDir(), "cache")}
+	f := follow(t, opts)
+	f.snapshot()
+	server.Push(map[string]string{"1.yaml": "one"}, "two")
+	f.snapshot()
+	packs, err := filepath.Glob(filepath.Join(opts.Dir, current, "objects", "pack", "*.pack"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[byte]bool{}
+	for _, name := range packs {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[data[11]] = true // number of objects, below 256
+	}
+	if diff := cmp.Diff(map[byte]bool{102: true, 3: true}, got); diff != "" { // commit, tree and blobs
+		t.Error(diff)
+	}
+}
+
 func TestRewrittenHistoryIsSaid(t *testing.T) {
 	for name, rewrite := range map[string]func(s *gitserver.Server) string{
 		"amended": func(s *gitserver.Server) string {
@@ -362,13 +392,14 @@ func TestFolderOfTheTree(t *testing.T) {
 
 func TestLinksAreRefused(t *testing.T) {
 	for name, tt := range map[string]struct{ link, target, want string }{
-		"file outside":   {"a.yaml", "/etc/passwd", "a.yaml: is a symbolic link"},
-		"folder outside": {"sub/d", "../../..", "sub/d: is a symbolic link"},
-		"itself":         {"a.yaml", "a.yaml", "a.yaml: is a symbolic link"},
-		"folder inside":  {"d", "sub", "d: is a symbolic link"},
-		"parent":         {"sub/up", "..", "sub/up: is a symbolic link"},
-		"no manifest":    {"doc", "README", ""},
-		"nowhere":        {"doc", "nothing/at/all", ""},
+		"file outside":    {"a.yaml", "/etc/passwd", "a.yaml: is a symbolic link"},
+		"folder outside":  {"sub/d", "../../..", "sub/d: is a symbolic link"},
+		"manifest inside": {"b.yaml", "real.yaml", "b.yaml: is a symbolic link"},
+		"itself":          {"a.yaml", "a.yaml", "a.yaml: is a symbolic link"},
+		"folder inside":   {"d", "sub", "d: is a symbolic link"},
+		"parent":          {"sub/up", "..", "sub/up: is a symbolic link"},
+		"no manifest":     {"doc", "README", ""},
+		"nowhere":         {"doc", "nothing/at/all", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			server := gitserver.Start(t)

@@ -65,6 +65,19 @@ func TestURLs(t *testing.T) {
 	}
 }
 
+func TestSecretsAreRedactedHoweverEscaped(t *testing.T) {
+	for _, url := range []string{"https://ada:p%2Fw%20d@example.com/x", "https://p%2Fw%20d@example.com/x"} {
+		a, err := parse(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := a.redact("get https://ada:p%2Fw%20d@example.com, p/w d, p%2Fw+d by ada")
+		if strings.Contains(got, "p/w") || strings.Contains(got, "p%2F") {
+			t.Errorf("%s", got)
+		}
+	}
+}
+
 func TestOptionsAreChecked(t *testing.T) {
 	for _, o := range []Options{
 		{URL: "/x", Path: "../y"}, {URL: "/x", Path: "/y"}, {URL: "/x", Path: "a/../../y"}, {URL: "/x", Branch: "-x"}, {URL: "/x", Branch: "a b"}, {URL: "/x", Branch: "a..b"}, {URL: "x"},
