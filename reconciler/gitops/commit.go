@@ -208,10 +208,7 @@ func (c *commit) judge() {
 		s.Phase, s.Message = before, c.done()
 	}
 	if before == slipwayv1.RolloutFailed && s.Phase == slipwayv1.RolloutSettling {
-		s.Phase = before
-		if s.Message == "" {
-			s.Message = said
-		}
+		s.Phase, s.Message = before, said
 	}
 	if final(s.Phase) {
 		if s.EndedAt.IsZero() || before != s.Phase {

@@ -156,9 +156,9 @@ func TestUnchangedObjectsCostNothing(t *testing.T) {
 	f["web.yaml"] = deploymentFile("web", "nginx:1")
 	rev := r.push(f)
 	r.await("web waits", func(p Progress) bool { return p.Step == StepWorkload && p.Revision.ID == rev })
+	before := client.patches.Load()
 	r.available("shop", "web") // a new resourceVersion, but nothing of Git's
 	r.awaitStep(StepSettled, rev)
-	before := client.patches.Load()
 	f["extra.yaml"] = configFile("extra", "1")
 	r.settle(f)
 	if got := client.patches.Load() - before; got != 1 {

@@ -23,6 +23,7 @@ const (
 	keptRollouts  = 50
 	recordedPlan  = 200
 	recordedLines = 100
+	recordedBytes = 500 // of a line
 )
 
 // Conditions of a Source.
@@ -116,8 +117,20 @@ func ended(s *slipwayv1.RolloutStatus) {
 	}
 }
 
-func head(lines []string, n int) []string { return lines[:min(len(lines), n)] }
-func tail(lines []string, n int) []string { return lines[max(0, len(lines)-n):] }
+func head(lines []string, n int) []string { return bounded(lines[:min(len(lines), n)]) }
+func tail(lines []string, n int) []string { return bounded(lines[max(0, len(lines)-n):]) }
+
+// bounded cuts lines that are too long to be kept.
+func bounded(lines []string) []string {
+	var out []string
+	for _, line := range lines {
+		if len(line) > recordedBytes {
+			line = strings.ToValidUTF8(line[:recordedBytes], "") + "…"
+		}
+		out = append(out, line)
+	}
+	return out
+}
 
 // openRecord returns the newest Rollout if it is revision's, else a new one, and forgets those beyond the last 50.
 func (e *Engine) openRecord(ctx context.Context, rev gitsource.Revision) (*slipwayv1.Rollout, error) {

@@ -44,7 +44,8 @@ func (e *Engine) assess(ctx context.Context, c *commit) error {
 		}
 	}
 	var pods *owners
-	clear(c.health)
+	before := c.health
+	c.health = map[plan.Ref]health.Health{}
 	for i := range c.tree.Wants {
 		ref := c.tree.Wants[i].Ref
 		if !assessed[ref.Row()] || c.refused[ref] != "" || c.failed[ref].line != "" || c.waiting[ref] {
@@ -60,7 +61,7 @@ func (e *Engine) assess(ctx context.Context, c *commit) error {
 			}
 			h = health.Of(live[ref], pods.of(live[ref]))
 		}
-		c.health[ref] = h
+		c.health[ref] = h.Steady(before[ref])
 	}
 	e.tellWorkloads(c)
 	return nil
@@ -197,6 +198,8 @@ func (c *commit) source(s *slipwayv1.SourceStatus) {
 		stuck = stuck || c.health[ref].Stuck || c.health[ref].Status == health.Failed
 	}
 	switch {
+	case c.status.Phase == slipwayv1.RolloutFailed:
+		condition(s, ConditionHealthy, metav1.ConditionFalse, "Failed", c.status.Message)
 	case stuck:
 		condition(s, ConditionHealthy, metav1.ConditionFalse, "Failed", c.failure(late))
 	case len(late) > 0:

@@ -10,8 +10,9 @@ import (
 // Weights of causes: the one that explains most is shown.
 const (
 	none       = iota
-	pending    // may pass: starting, not scheduled yet
-	restarting // crashed, comes back
+	pending    // may pass: starting, not scheduled yet, started again
+	restarting // crashed or not pulled, is tried again
+	backingOff // crashed before, is tried again later
 	stuck      // will not pass
 )
 
@@ -19,22 +20,16 @@ const (
 // another one by crashing come up within a few restarts.
 const restartsUntilStuck = 3
 
-// First returns the worst cause among pods, the first by name among equals, and whether it will not pass by
-// waiting. An empty cause means that nothing is wrong yet.
-func First(pods []*corev1.Pod) (name, cause string, isStuck bool) {
-	best := none
+// First returns the worst cause among pods, the first by name among equals, and its weight: zero when nothing is
+// wrong yet.
+func First(pods []*corev1.Pod) (name, cause string, weight int) {
 	for _, p := range pods {
-		text, weight := weigh(p)
-		if weight > best || weight == best && weight > none && p.Name < name {
-			name, cause, best = p.Name, text, weight
+		text, w := weigh(p)
+		if w > weight || w == weight && w > none && p.Name < name {
+			name, cause, weight = p.Name, text, w
 		}
 	}
-	return name, cause, best == stuck
-}
-
-func podCause(p *corev1.Pod) (cause string, isStuck bool) {
-	text, weight := weigh(p)
-	return text, weight == stuck
+	return name, cause, weight
 }
 
 func weigh(p *corev1.Pod) (string, int) {
@@ -71,7 +66,7 @@ func container(c *corev1.ContainerStatus) (string, int) {
 	if w := c.State.Waiting; w != nil {
 		switch w.Reason {
 		case "CrashLoopBackOff":
-			weight := restarting
+			weight := backingOff
 			if c.RestartCount >= restartsUntilStuck {
 				weight = stuck
 			}

@@ -34,6 +34,8 @@ type Health struct {
 	// Cause is the first real reason found in the object's Pods: "Pod web-abc: container app: CrashLoopBackOff: exit 1".
 	Cause string
 	Pod   string // the name of the Pod the cause was found in
+	// Weight compares causes: a crash that is being backed off weighs more than the crash itself.
+	Weight int
 	// Stuck says that the cause will not pass by waiting: the image does not exist, a container keeps crashing.
 	Stuck bool
 }
@@ -135,16 +137,16 @@ func service(s *corev1.Service) Health {
 // pod follows kstatus: Ready or succeeded is Current, everything else is on its way unless its cause says it is not.
 func pod(p *corev1.Pod) Health {
 	h := Health{Status: InProgress, Wanted: 1}
-	cause, stuck := podCause(p)
+	cause, weight := weigh(p)
 	switch {
 	case p.Status.Phase == corev1.PodSucceeded:
 		return Health{Status: Current}
 	case p.Status.Phase == corev1.PodFailed:
-		h.Status, stuck = Failed, true
+		h.Status, weight = Failed, stuck
 	case podReady(p):
 		return Health{Status: Current, Wanted: 1, Ready: 1}
 	}
-	h.Cause, h.Stuck = cause, stuck
+	h.Cause, h.Weight, h.Stuck = cause, weight, weight == stuck
 	if cause != "" {
 		h.Pod = p.Name
 	}
@@ -152,7 +154,7 @@ func pod(p *corev1.Pod) Health {
 	if h.Message == "" {
 		h.Message = "not ready"
 	}
-	if stuck {
+	if h.Stuck {
 		h.Status = Failed
 	}
 	return h
@@ -167,14 +169,27 @@ func podReady(p *corev1.Pod) bool {
 	return false
 }
 
+// Steady returns h with the cause of before, an earlier Health of the same object, if that explains as much: a
+// container that crashes in a loop has many states and one cause. Once current, what was before is forgotten.
+func (h Health) Steady(before Health) Health {
+	if h.Status != Current && before.Status != Current && before.Weight >= h.Weight && before.Cause != "" {
+		if h.Message == h.Cause && h.Cause != "" {
+			h.Message = before.Cause
+		}
+		h.Cause, h.Pod, h.Weight = before.Cause, before.Pod, before.Weight
+	}
+	return h
+}
+
 // withCause adds the first real cause among pods to a workload that is not current. A workload whose Pods are
 // stuck stays InProgress, as kstatus has it; Stuck tells that waiting will not help.
 func withCause(h Health, pods []*corev1.Pod) Health {
 	if h.Status == Current {
 		return h
 	}
-	if name, cause, stuck := First(pods); cause != "" {
-		h.Pod, h.Cause, h.Stuck = name, fmt.Sprintf("Pod %s: %s", name, cause), h.Stuck || stuck
+	if name, cause, weight := First(pods); cause != "" {
+		h.Pod, h.Cause, h.Weight = name, fmt.Sprintf("Pod %s: %s", name, cause), weight
+		h.Stuck = h.Stuck || weight == stuck
 	}
 	return h
 }

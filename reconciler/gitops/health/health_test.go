@@ -73,18 +73,18 @@ func TestOf(t *testing.T) {
 		{"deployment scaled to zero", deploy(seen(0, 0, 0), func(d *appsv1.Deployment) { *d.Spec.Replicas = 0 }), nil, Health{Status: Current}},
 		{"deployment past its deadline", deploy(seen(3, 3, 0), func(d *appsv1.Deployment) {
 			d.Status.Conditions = []appsv1.DeploymentCondition{{Type: appsv1.DeploymentProgressing, Reason: "ProgressDeadlineExceeded"}}
-		}), []*corev1.Pod{unschedulable("web-1")}, Health{Status: Failed, Message: "progress deadline exceeded", Wanted: 3, Stuck: true, Pod: "web-1",
+		}), []*corev1.Pod{unschedulable("web-1")}, Health{Status: Failed, Message: "progress deadline exceeded", Wanted: 3, Stuck: true, Pod: "web-1", Weight: pending,
 			Cause: "Pod web-1: Unschedulable: 0/2 nodes are available: 2 Insufficient cpu."}},
 		{"deployment whose Pods crash", deploy(seen(3, 3, 0)), []*corev1.Pod{
 			unschedulable("web-a"), running("web-c", crashed(5, corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error", Message: "start\nno database\n"})),
 			running("web-b", crashed(4, corev1.ContainerStateTerminated{ExitCode: 137, Reason: "OOMKilled"})),
-		}, Health{Status: InProgress, Message: "0 of 3 ready", Wanted: 3, Stuck: true, Pod: "web-b", Cause: "Pod web-b: container app: CrashLoopBackOff: OOMKilled: exit 137"}},
+		}, Health{Status: InProgress, Message: "0 of 3 ready", Wanted: 3, Stuck: true, Pod: "web-b", Weight: stuck, Cause: "Pod web-b: container app: CrashLoopBackOff: OOMKilled: exit 137"}},
 		{"deployment whose Pods crashed once", deploy(seen(3, 3, 0)), []*corev1.Pod{running("web-a", crashed(1, corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error"}))},
-			Health{Status: InProgress, Message: "0 of 3 ready", Wanted: 3, Pod: "web-a", Cause: "Pod web-a: container app: CrashLoopBackOff: exit 1"}},
+			Health{Status: InProgress, Message: "0 of 3 ready", Wanted: 3, Pod: "web-a", Weight: backingOff, Cause: "Pod web-a: container app: CrashLoopBackOff: exit 1"}},
 		{"pod ready", ready(running("p")), nil, Health{Status: Current, Wanted: 1, Ready: 1}},
 		{"pod starting", running("p", backOff("ContainerCreating", "")), nil, Health{Status: InProgress, Message: "not ready", Wanted: 1}},
 		{"pod without its image", running("p", backOff("ImagePullBackOff", "nginx:nope:\n not found")), nil,
-			Health{Status: Failed, Message: "container app: ImagePullBackOff: nginx:nope: not found", Cause: "container app: ImagePullBackOff: nginx:nope: not found", Pod: "p", Stuck: true, Wanted: 1}},
+			Health{Status: Failed, Message: "container app: ImagePullBackOff: nginx:nope: not found", Cause: "container app: ImagePullBackOff: nginx:nope: not found", Pod: "p", Weight: stuck, Stuck: true, Wanted: 1}},
 		{"pod done", &corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodSucceeded}}, nil, Health{Status: Current}},
 		{"service without an address", &corev1.Service{}, nil, Health{Status: InProgress, Message: "waiting for an address"}},
 	}
@@ -104,5 +104,29 @@ func TestFirstDoesNotDependOnOrder(t *testing.T) {
 		if name, _, _ := First(pods); name != "a" {
 			t.Errorf("first = %s, want a", name)
 		}
+	}
+}
+
+// A crashing container waits, runs, ends and waits again: what is said of it stays.
+func TestSteadyKeepsTheCause(t *testing.T) {
+	d := deploy(appsv1.DeploymentStatus{ObservedGeneration: 2, Replicas: 3, UpdatedReplicas: 3})
+	end := corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error"}
+	ended := corev1.ContainerStatus{Name: "app", State: corev1.ContainerState{Terminated: &end}}
+	again := corev1.ContainerStatus{Name: "app", LastTerminationState: corev1.ContainerState{Terminated: &end}}
+	var before Health
+	var causes []string
+	for _, c := range []corev1.ContainerStatus{ended, crashed(1, end), again, ended, crashed(2, end), again, crashed(3, end)} {
+		before = Of(d, []*corev1.Pod{running("web-a", c)}).Steady(before)
+		if len(causes) == 0 || causes[len(causes)-1] != before.Cause {
+			causes = append(causes, before.Cause)
+		}
+	}
+	want := []string{"Pod web-a: container app: exit 1", "Pod web-a: container app: CrashLoopBackOff: exit 1"}
+	if d := cmp.Diff(want, causes); d != "" || !before.Stuck {
+		t.Errorf("stuck %t, causes (-want +got):\n%s", before.Stuck, d)
+	}
+	d.Status.AvailableReplicas = 3
+	if h := Of(d, nil).Steady(before); h.Cause != "" {
+		t.Errorf("current, with cause %q", h.Cause)
 	}
 }

@@ -136,6 +136,9 @@ func mergeStringData(top map[string]json.RawMessage) error {
 
 // Explain turns a refused write into words: one message per field the answer names, each at its own line.
 func (w *Want) Explain(err error) string {
+	if w.Row() == api.Secrets && apierrors.IsInvalid(err) {
+		return w.withoutValues(err)
+	}
 	var status *apierrors.StatusError
 	if !errors.As(err, &status) || status.ErrStatus.Details == nil || len(status.ErrStatus.Details.Causes) == 0 {
 		return strings.TrimSpace(err.Error())
@@ -145,6 +148,18 @@ func (w *Want) Explain(err error) string {
 		parts = append(parts, w.cause(c))
 	}
 	return strings.Join(parts, "; ")
+}
+
+// withoutValues explains an invalid Secret: the answer's own words may show what is in it.
+func (w *Want) withoutValues(err error) string {
+	var status *apierrors.StatusError
+	var fields []string
+	if errors.As(err, &status) && status.ErrStatus.Details != nil {
+		for _, c := range status.ErrStatus.Details.Causes {
+			fields = append(fields, c.Field)
+		}
+	}
+	return "is not valid: " + strings.Join(fields, ", ")
 }
 
 func (w *Want) cause(c metav1.StatusCause) string {
