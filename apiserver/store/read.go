@@ -70,6 +70,9 @@ func (s *Store) List(ctx context.Context, kind *api.Kind, opts ListOptions) (Lis
 		if start, err = parseToken(opts.Continue); err != nil {
 			return List{}, err
 		}
+		if want.namespace != "" && start.Namespace != want.namespace {
+			return List{}, apierrors.NewBadRequest("continue key is of a list of namespace " + start.Namespace)
+		}
 	}
 	if err := s.consistent(ctx); err != nil {
 		return List{}, err

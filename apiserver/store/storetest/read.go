@@ -102,6 +102,10 @@ func listPages(t *testing.T, s suite) {
 	if _, err := s.List(s.ctx, api.ConfigMaps, store.ListOptions{Continue: "nonsense", Limit: 1}); !apierrors.IsBadRequest(err) {
 		t.Errorf("a nonsense token: %v, want BadRequest", err)
 	}
+	other := store.ListOptions{Namespace: "blue", Limit: 1, Continue: s.list(t, api.ConfigMaps, store.ListOptions{Namespace: "red", Limit: 1}).Continue}
+	if _, err := s.List(s.ctx, api.ConfigMaps, other); !apierrors.IsBadRequest(err) {
+		t.Errorf("a token of another namespace: %v, want BadRequest", err)
+	}
 }
 
 // pages returns the items of a list and of all that follow it.
