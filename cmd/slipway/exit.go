@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+)
 
 // Exit codes. Scripts tell by them whose turn it is.
 const (
@@ -22,9 +25,12 @@ func (e exitError) Unwrap() error { return e.err }
 func usage(format string, args ...any) error {
 	return exitError{exitUsage, fmt.Errorf(format, args...)}
 }
+
+// failed marks err as something that was tried; what is marked already stays as it is.
 func failed(err error) error {
-	if err == nil {
-		return nil
+	var marked exitError
+	if err == nil || errors.As(err, &marked) {
+		return err
 	}
 	return exitError{exitFailed, err}
 }
