@@ -150,6 +150,11 @@ func (c *controller) apply(ctx context.Context, action Action) error {
 		obj.SetOwnerReferences(slices.DeleteFunc(obj.GetOwnerReferences(), func(ref metav1.OwnerReference) bool { return slices.Contains(a.Owners, ref.UID) }))
 		_, err := c.client.Update(ctx, obj, store.UpdateOptions{FieldManager: name})
 		return err
+	case Unblock:
+		obj := a.Object.DeepCopyObject().(api.Object)
+		obj.SetOwnerReferences(unblocked(obj))
+		_, err := c.client.Update(ctx, obj, store.UpdateOptions{FieldManager: name})
+		return err
 	case Release:
 		obj := a.Object.DeepCopyObject().(api.Object)
 		obj.SetFinalizers(slices.DeleteFunc(obj.GetFinalizers(), func(f string) bool { return f == a.Finalizer }))

@@ -1,6 +1,7 @@
 package garbage
 
 import (
+	"slices"
 	"strings"
 	"sync"
 
@@ -77,22 +78,26 @@ func (x *index) changed(kind *api.Kind, old, obj api.Object, deleted bool) []loo
 	return keys
 }
 
-// freed returns the owners that a live object no longer names: they may be waiting for that.
+// freed returns the owners that a live object no longer names or blocks: they may be waiting for that.
 func freed(old, obj api.Object) []loop.Key {
 	if old == nil {
 		return nil
 	}
 	now := map[types.UID]bool{}
 	for _, ref := range obj.GetOwnerReferences() {
-		now[ref.UID] = true
+		now[ref.UID] = ref.BlockOwnerDeletion != nil && *ref.BlockOwnerDeletion
 	}
 	var keys []loop.Key
 	for _, ref := range old.GetOwnerReferences() {
-		if owner := kindOf(ref); owner != nil && !now[ref.UID] {
+		if owner := kindOf(ref); owner != nil && !now[ref.UID] && (!named(obj, ref.UID) || ref.BlockOwnerDeletion != nil && *ref.BlockOwnerDeletion) {
 			keys = append(keys, ownerKey(owner, ref, obj))
 		}
 	}
 	return keys
+}
+
+func named(obj api.Object, uid types.UID) bool {
+	return slices.ContainsFunc(obj.GetOwnerReferences(), func(ref metav1.OwnerReference) bool { return ref.UID == uid })
 }
 
 func (x *index) forget(self loop.Key, obj api.Object) {
@@ -110,7 +115,8 @@ func sameOwners(old, obj api.Object) bool {
 		return false
 	}
 	for i, ref := range obj.GetOwnerReferences() {
-		if before := old.GetOwnerReferences()[i]; before.UID != ref.UID || before.Name != ref.Name || before.Kind != ref.Kind {
+		if before := old.GetOwnerReferences()[i]; before.UID != ref.UID || before.Name != ref.Name || before.Kind != ref.Kind ||
+			(before.BlockOwnerDeletion == nil) != (ref.BlockOwnerDeletion == nil) {
 			return false
 		}
 	}

@@ -63,6 +63,11 @@ type (
 		Object api.Object
 		Owners []types.UID
 	}
+	// Unblock keeps the object from holding up its owners' deletion.
+	Unblock struct {
+		Kind   *api.Kind
+		Object api.Object
+	}
 	// Release takes one of the two finalizers of deletion off the object.
 	Release struct {
 		Kind      *api.Kind
@@ -77,6 +82,7 @@ func (a Delete) String() string {
 func (a Disown) String() string {
 	return fmt.Sprintf("remove %d owners from %s", len(a.Owners), ident(a.Kind, a.Object))
 }
+func (a Unblock) String() string { return "unblock the owners of " + ident(a.Kind, a.Object) }
 func (a Release) String() string {
 	return fmt.Sprintf("remove finalizer %s from %s", a.Finalizer, ident(a.Kind, a.Object))
 }
@@ -110,7 +116,10 @@ func plan(o observed) []Action {
 	case lost < len(o.Owners):
 		return []Action{Disown{o.Kind, o.Object, uids(o.Owners, absent, waiting)}}
 	case count(o.Owners, waiting) > 0 && len(o.Dependants) > 0:
-		// Its owner waits for it, so it waits for its own.
+		// Its owner waits for it, so it waits for its own. In a circle somebody has to stop waiting.
+		if slices.ContainsFunc(o.Dependants, waits) && blocksAny(o.Object) {
+			return []Action{Unblock{o.Kind, o.Object}}
+		}
 		return []Action{Delete{o.Kind, o.Object, metav1.DeletePropagationForeground}}
 	case orphans(o.Object):
 		return []Action{Delete{o.Kind, o.Object, metav1.DeletePropagationOrphan}}
@@ -151,6 +160,24 @@ func blocks(obj api.Object, uid types.UID) bool {
 	return slices.ContainsFunc(obj.GetOwnerReferences(), func(ref metav1.OwnerReference) bool {
 		return ref.UID == uid && ref.BlockOwnerDeletion != nil && *ref.BlockOwnerDeletion
 	})
+}
+
+func blocksAny(obj api.Object) bool {
+	return slices.ContainsFunc(obj.GetOwnerReferences(), func(ref metav1.OwnerReference) bool {
+		return ref.BlockOwnerDeletion != nil && *ref.BlockOwnerDeletion
+	})
+}
+
+// waits says whether a dependant itself waits for its dependants.
+func waits(d dependant) bool { return d.Object.GetDeletionTimestamp() != nil && inForeground(d.Object) }
+
+// unblocked returns obj's references without the wish to hold up owners.
+func unblocked(obj api.Object) []metav1.OwnerReference {
+	refs := slices.Clone(obj.GetOwnerReferences())
+	for i := range refs {
+		refs[i].BlockOwnerDeletion = nil
+	}
+	return refs
 }
 
 func count(owners []owner, s state) int {

@@ -148,6 +148,10 @@ func (h *heap) apply(action Action) {
 		cm := a.Object.(*corev1.ConfigMap).DeepCopy()
 		cm.OwnerReferences = slices.DeleteFunc(cm.OwnerReferences, func(ref metav1.OwnerReference) bool { return slices.Contains(a.Owners, ref.UID) })
 		h.put(cm)
+	case Unblock:
+		cm := a.Object.(*corev1.ConfigMap).DeepCopy()
+		cm.OwnerReferences = unblocked(cm)
+		h.put(cm)
 	case Release:
 		cm := a.Object.(*corev1.ConfigMap).DeepCopy()
 		cm.Finalizers = slices.DeleteFunc(cm.Finalizers, func(f string) bool { return f == a.Finalizer })
@@ -187,16 +191,19 @@ func TestCollectionLeavesExactlyTheOwned(t *testing.T) {
 	for seed := range uint64(300) {
 		rng := rand.New(rand.NewPCG(seed, 5))
 		h := &heap{objects: map[string]*corev1.ConfigMap{}, index: newIndex()}
-		n := 2 + rng.IntN(15)
+		n, circles := 2+rng.IntN(15), rng.IntN(2) == 0
 		for i := range n {
 			cm := config(fmt.Sprint("c", i))
 			for range rng.IntN(3) {
-				if i > 0 { // owners come first: no circles
-					cm = owned(cm, rng.IntN(2) == 0, fmt.Sprint("c", rng.IntN(i)))
+				if of := rng.IntN(n); circles && of != i || of < i { // owners first: no circles
+					cm = owned(cm, rng.IntN(2) == 0, fmt.Sprint("c", of))
 				}
 			}
 			cm.OwnerReferences = slices.CompactFunc(cm.OwnerReferences, func(a, b metav1.OwnerReference) bool { return a.UID == b.UID })
-			h.put(cm)
+			h.objects[cm.Name] = cm
+		}
+		for _, cm := range h.objects {
+			h.changed(nil, cm, false)
 		}
 		h.run(t, seed, rng)
 		policies := []metav1.DeletionPropagation{metav1.DeletePropagationBackground, metav1.DeletePropagationForeground, metav1.DeletePropagationOrphan}
