@@ -158,14 +158,18 @@ func BenchmarkRead(b *testing.B) {
 			"---\napiVersion: v1\nkind: Service\nmetadata: {name: " + name + "}\nspec:\n  selector: {app: web}\n  ports: [{port: 80}]\n"
 		snap.Files = append(snap.Files, gitsource.File{Path: name + ".yaml", Data: []byte(text)})
 	}
-	b.ReportAllocs()
-	var result Result
-	for b.Loop() {
-		var problems []Problem
-		if result, problems = Read(&snap, Options{}); len(problems) > 0 {
-			b.Fatal(problems[0])
-		}
+	for name, read := range map[string]func(*gitsource.Snapshot, Options) (Result, []Problem){"all": Read, "unchanged": NewReader().Read} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			var result Result
+			for b.Loop() {
+				var problems []Problem
+				if result, problems = read(&snap, Options{}); len(problems) > 0 {
+					b.Fatal(problems[0])
+				}
+			}
+			runtime.KeepAlive(result)
+			b.ReportMetric(float64(len(result.Objects)), "objects")
+		})
 	}
-	runtime.KeepAlive(result)
-	b.ReportMetric(float64(len(result.Objects)), "objects")
 }

@@ -6,6 +6,7 @@
 package manifest
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"path"
 	"runtime"
@@ -39,7 +40,7 @@ type Result struct {
 
 // Object is one object of a tree.
 type Object struct {
-	Object api.Object // typed, its namespace filled in, nothing else defaulted; the caller's to change
+	Object api.Object // typed, its namespace filled in, nothing else defaulted; shared: must not be changed
 	Kind   *api.Kind
 	Path   string
 	Line   int // of its first key
@@ -93,10 +94,32 @@ func name(kind, namespace, name string) string {
 // Read reads every object of a snapshot. With problems the result holds what could be read and must not be applied
 // or pruned by; the last problem is the one to mend first.
 func Read(snap *gitsource.Snapshot, opts Options) (Result, []Problem) {
+	return NewReader().Read(snap, opts)
+}
+
+// Reader reads one snapshot after another. A file that did not change since the last one is not read again.
+type Reader struct {
+	mu   sync.Mutex
+	last map[string]remembered // by path
+}
+
+// remembered is what a file with this content holds.
+type remembered struct {
+	content [sha256.Size]byte
+	found   found
+}
+
+// NewReader returns a Reader that has read nothing.
+func NewReader() *Reader { return &Reader{} }
+
+// Read is the function Read. It may be called by several goroutines, one at a time being read.
+func (rd *Reader) Read(snap *gitsource.Snapshot, opts Options) (Result, []Problem) {
+	rd.mu.Lock()
+	defer rd.mu.Unlock()
 	files, problems := choose(snap, opts)
 	helm := findCharts(files)
 	result := Result{NotActedOn: helm.notes(files)}
-	for _, r := range readAll(files, helm) {
+	for _, r := range rd.readAll(files, helm) {
 		result.Objects = append(result.Objects, r.objects...)
 		result.NotActedOn = append(result.NotActedOn, r.notes...)
 		problems = append(problems, r.problems...)
@@ -137,15 +160,20 @@ func choose(snap *gitsource.Snapshot, opts Options) ([]gitsource.File, []Problem
 	return files, problems
 }
 
-// readAll reads files in parallel and returns what was found in their order.
-func readAll(files []gitsource.File, helm charts) []found {
-	results := make([]found, len(files))
+// readAll reads files in parallel and returns what was found in their order. It remembers these files only.
+func (rd *Reader) readAll(files []gitsource.File, helm charts) []found {
+	results := make([]remembered, len(files))
 	next := make(chan int)
 	var wg sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), len(files)) {
 		wg.Go(func() {
 			for i := range next {
-				results[i] = readFile(files[i])
+				content := sha256.Sum256(files[i].Data)
+				if known, ok := rd.last[files[i].Path]; ok && known.content == content {
+					results[i] = known
+					continue
+				}
+				results[i] = remembered{content, readFile(files[i])}
 			}
 		})
 	}
@@ -156,7 +184,15 @@ func readAll(files []gitsource.File, helm charts) []found {
 	}
 	close(next)
 	wg.Wait()
-	return results
+	rd.last = make(map[string]remembered, len(files))
+	all := make([]found, len(files))
+	for i, r := range results {
+		all[i] = r.found
+		if r.content != [sha256.Size]byte{} { // not a chart's
+			rd.last[files[i].Path] = r
+		}
+	}
+	return all
 }
 
 // duplicates finds objects that are in the tree more than once.

@@ -144,6 +144,32 @@ func TestRead(t *testing.T) {
 	}
 }
 
+func TestReaderReadsOnlyWhatChanged(t *testing.T) {
+	reader := NewReader()
+	text := func(r Result, p []Problem) []string {
+		out := append(lines(r.Objects, Object.String), lines(r.NotActedOn, Note.String)...)
+		return append(out, lines(p, Problem.String)...)
+	}
+	first, _ := reader.Read(snapshot("a.yaml", configMap("a"), "b.yaml", configMap("b")), Options{})
+	for _, tree := range [][]string{
+		{"a.yaml", configMap("a"), "b.yaml", configMap("c")},
+		{"a.yaml", configMap("a"), "b.yaml", configMap("a")}, // now there twice
+		{"a.yaml", configMap("a"), "b.yaml", "apiVersion: v1\nkind: ["},
+		{"Chart.yaml", "", "a.yaml", configMap("a")}, // now a chart's
+		{"a.yaml", configMap("a"), "b.yaml", configMap("b")},
+	} {
+		want := text(Read(snapshot(tree...), Options{}))
+		if diff := cmp.Diff(want, text(reader.Read(snapshot(tree...), Options{}))); diff != "" {
+			t.Error(diff)
+		}
+	}
+	again, _ := reader.Read(snapshot("a.yaml", configMap("a"), "b.yaml", configMap("b")), Options{Path: "."})
+	once, _ := reader.Read(snapshot("a.yaml", configMap("a"), "b.yaml", configMap("b")+"data: {x: z}\n"), Options{})
+	if once.Objects[0].Object != again.Objects[0].Object || once.Objects[1].Object == again.Objects[1].Object || first.Objects[0].String() != once.Objects[0].String() {
+		t.Error("what changed and what did not are not told apart")
+	}
+}
+
 func TestServerSetFieldsAreDropped(t *testing.T) {
 	const text = `apiVersion: v1
 kind: Service

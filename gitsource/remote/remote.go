@@ -80,13 +80,8 @@ func New(opts Options) (*Source, error) {
 	return &Source{opts: opts, address: a, http: newHTTP(), poke: make(chan struct{}, 1)}, nil
 }
 
-// String returns the repository's URL without credentials, and the branch if one was named.
-func (s *Source) String() string {
-	if s.opts.Branch == "" {
-		return s.address.String()
-	}
-	return s.address.String() + "#" + s.opts.Branch
-}
+// String returns the repository's URL without credentials.
+func (s *Source) String() string { return s.address.String() }
 
 // Poke asks for a poll now, as a webhook does. Many pokes at once are one.
 func (s *Source) Poke() {

@@ -242,7 +242,7 @@ func TestBranches(t *testing.T) {
 	server.Git("branch", "live")
 	server.Publish()
 	expect(t, f.snapshot(), server.Head(), map[string]string{"a.yaml": "1"})
-	if got := f.source.String(); got != server.URL+"#live" {
+	if got := f.source.String(); got != server.URL {
 		t.Errorf("String: %s", got)
 	}
 }
