@@ -1,6 +1,11 @@
 package api
 
-import "maps"
+import (
+	"maps"
+	"reflect"
+
+	corev1 "k8s.io/api/core/v1"
+)
 
 // isDone makes rows for fields that are acted on, all below a common path.
 func isDone(rows map[string]support, below string, fields ...string) {
@@ -10,8 +15,12 @@ func isDone(rows map[string]support, below string, fields ...string) {
 }
 
 // refuse and ignore make a row; fine are the values that need no note.
-func refuse(note string, fine ...string) support { return support{refused, note, fine} }
-func ignore(note string, fine ...string) support { return support{ignored, note, fine} }
+func refuse(note string, fine ...string) support {
+	return support{how: refused, note: note, fine: fine}
+}
+func ignore(note string, fine ...string) support {
+	return support{how: ignored, note: note, fine: fine}
+}
 
 // podRows is the table of every field of a PodSpec: what this version's scheduler and node agent act on, and what
 // becomes of the rest. A field that restricts (security, policy, network, resources), and one without which a
@@ -20,10 +29,8 @@ func ignore(note string, fine ...string) support { return support{ignored, note,
 func podRows() map[string]support {
 	rows := map[string]support{
 		"ephemeralContainers":   refuse("ephemeral containers are not run"),
-		"hostIPC":               refuse("the node's IPC namespace is not shared"),
 		"shareProcessNamespace": refuse("containers do not share a process namespace", "false"),
 		"hostUsers":             refuse("user namespaces are not used", "true"),
-		"setHostnameAsFQDN":     refuse("the host name is not set to the FQDN", "false"),
 		"hostnameOverride":      refuse("the host name is not overridden"),
 		"os.name":               refuse("nodes run linux only", "linux"),
 		"runtimeClassName":      refuse("other runtimes are not used"),
@@ -33,18 +40,10 @@ func podRows() map[string]support {
 		"resources":             refuse("resources of the Pod as a whole are not enforced"),
 		"schedulingGroup":       refuse("Pods are scheduled one by one"),
 		"evictionResponders":    ignore("eviction responders are not asked"),
-		"priorityClassName":     ignore("priorities do not order Pods"),
-		"priority":              ignore("priorities do not order Pods", "0"),
+		"priorityClassName":     ignore("priority classes are not looked up"),
+		"priority":              ignore("it orders waiting Pods, but none is preempted", "0"),
 		"preemptionPolicy":      ignore("no Pod is preempted", "PreemptLowerPriority", "Never"),
-		"affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution":     refuse("node affinity is not enforced"),
-		"affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution":    ignore("node affinity does not score nodes"),
-		"affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution":      refuse("Pod affinity is not enforced"),
-		"affinity.podAffinity.preferredDuringSchedulingIgnoredDuringExecution":     ignore("Pod affinity does not score nodes"),
-		"affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution":  refuse("Pod anti-affinity is not enforced"),
-		"affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution": ignore("Pod anti-affinity does not score nodes"),
-		// A constraint that is only a wish needs no more than a note about the wish.
 		"topologySpreadConstraints[].whenUnsatisfiable": refuse("Pods are not spread", "ScheduleAnyway"),
-		"topologySpreadConstraints[].maxSkew":           ignore("Pods are not spread"),
 		"securityContext.supplementalGroupsPolicy":      refuse("groups of the image are always added", "Merge"),
 		"securityContext.sysctls":                       refuse("sysctls are not set"),
 		"securityContext.fsGroupChangePolicy":           ignore("ownership of volumes is always set", "Always"),
@@ -52,16 +51,14 @@ func podRows() map[string]support {
 		"imagePullSecrets[].name":                       {},
 	}
 	isDone(rows, "", "restartPolicy", "terminationGracePeriodSeconds", "activeDeadlineSeconds", "dnsPolicy", "nodeSelector",
-		"serviceAccountName", "serviceAccount", "automountServiceAccountToken", "nodeName", "hostNetwork", "hostPID", "hostname",
-		"subdomain", "schedulerName", "enableServiceLinks")
+		"serviceAccountName", "serviceAccount", "automountServiceAccountToken", "nodeName", "hostNetwork", "hostPID", "hostIPC", "hostname",
+		"setHostnameAsFQDN", "subdomain", "schedulerName", "enableServiceLinks")
 	isDone(rows, "tolerations[].", "key", "operator", "value", "effect", "tolerationSeconds")
 	isDone(rows, "hostAliases[].", "ip", "hostnames")
 	isDone(rows, "dnsConfig.", "nameservers", "searches", "options[].name", "options[].value")
 	isDone(rows, "schedulingGates[].", "name")
 	isDone(rows, "securityContext.", "supplementalGroups", "fsGroup")
-	isDone(rows, "topologySpreadConstraints[].", "topologyKey", "labelSelector.matchLabels", "labelSelector.matchExpressions[].key",
-		"labelSelector.matchExpressions[].operator", "labelSelector.matchExpressions[].values", "minDomains", "nodeAffinityPolicy",
-		"nodeTaintsPolicy", "matchLabelKeys")
+	placementRows(rows)
 	securityRows(rows, "securityContext.")
 	volumeRows(rows, "volumes[].")
 	containerRows(rows, "containers[].")
@@ -69,6 +66,28 @@ func podRows() map[string]support {
 	rows["containers[].restartPolicy"] = refuse("a container cannot restart by a policy of its own")
 	rows["initContainers[].restartPolicy"] = refuse("a container cannot restart by a policy of its own", "Always")
 	return rows
+}
+
+// placementRows are about which node a Pod goes to.
+func placementRows(rows map[string]support) {
+	maps.Copy(rows, map[string]support{
+		"affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution":    ignore("node affinity does not score nodes"),
+		"affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution":      refuse("Pod affinity is not enforced"),
+		"affinity.podAffinity.preferredDuringSchedulingIgnoredDuringExecution":     ignore("Pod affinity does not score nodes"),
+		"affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution":  refuse("Pod anti-affinity is not enforced"),
+		"affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution": ignore("Pod anti-affinity does not score nodes"),
+	})
+	terms := "affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[]."
+	for _, match := range []string{terms + "matchExpressions[].", terms + "matchFields[]."} {
+		isDone(rows, match, "key", "operator", "values")
+	}
+	isDone(rows, "topologySpreadConstraints[].", "topologyKey", "labelSelector.matchLabels", "labelSelector.matchExpressions[].key",
+		"labelSelector.matchExpressions[].operator", "labelSelector.matchExpressions[].values", "minDomains", "nodeAffinityPolicy",
+		"nodeTaintsPolicy", "matchLabelKeys")
+	// A constraint that is only a wish needs no more than a note.
+	rows["topologySpreadConstraints[].maxSkew"] = support{how: ignored, note: "Pods are not spread", when: func(v reflect.Value) bool {
+		return v.Interface().(corev1.TopologySpreadConstraint).WhenUnsatisfiable == corev1.ScheduleAnyway
+	}}
 }
 
 // securityRows are common to a Pod's and a container's securityContext.
@@ -86,9 +105,17 @@ func securityRows(rows map[string]support, below string) {
 
 func containerRows(rows map[string]support, below string) {
 	isDone(rows, below, "name", "image", "command", "args", "workingDir", "imagePullPolicy", "stdin", "tty",
-		"ports[].name", "ports[].hostPort", "ports[].containerPort", "ports[].hostIP", "env[].name", "env[].value",
+		"resources.requests", "ports[].name", "ports[].hostPort", "ports[].containerPort", "ports[].hostIP", "env[].name", "env[].value",
 		"envFrom[].prefix", "envFrom[].configMapRef.name", "envFrom[].configMapRef.optional", "envFrom[].secretRef.name", "envFrom[].secretRef.optional",
-		"volumeMounts[].name", "volumeMounts[].readOnly", "volumeMounts[].mountPath")
+		"volumeMounts[].name", "volumeMounts[].readOnly", "volumeMounts[].mountPath", "volumeMounts[].subPath", "volumeMounts[].subPathExpr",
+		"volumeMounts[].mountPropagation", "terminationMessagePath", "terminationMessagePolicy", "lifecycle.stopSignal")
+	for _, hook := range []string{"lifecycle.postStart.", "lifecycle.preStop."} {
+		isDone(rows, below+hook, "exec.command", "httpGet.path", "httpGet.port", "httpGet.host", "httpGet.scheme", "httpGet.httpHeaders[].name",
+			"httpGet.httpHeaders[].value", "sleep.seconds")
+		rows[below+hook+"httpGet.protocol"] = refuse("hooks speak HTTP/1.1 only", "HTTP1")
+		// Upstream keeps the field for old objects and does nothing by it.
+		rows[below+hook+"tcpSocket"] = ignore("a hook cannot be a TCP connection")
+	}
 	isDone(rows, below+"env[].valueFrom.", "fieldRef.apiVersion", "fieldRef.fieldPath", "resourceFieldRef.containerName", "resourceFieldRef.resource",
 		"resourceFieldRef.divisor", "configMapKeyRef.name", "configMapKeyRef.key", "configMapKeyRef.optional",
 		"secretKeyRef.name", "secretKeyRef.key", "secretKeyRef.optional")
@@ -100,41 +127,32 @@ func containerRows(rows map[string]support, below string) {
 		rows[below+probe+"httpGet.protocol"] = refuse("probes speak HTTP/1.1 only", "HTTP1")
 	}
 	securityRows(rows, below+"securityContext.")
-	isDone(rows, below+"securityContext.", "capabilities.add", "capabilities.drop", "privileged", "readOnlyRootFilesystem", "allowPrivilegeEscalation")
+	isDone(rows, below+"securityContext.", "capabilities.add", "capabilities.drop", "privileged", "readOnlyRootFilesystem", "allowPrivilegeEscalation", "procMount")
 	maps.Copy(rows, map[string]support{
-		below + "securityContext.procMount":        refuse("/proc is always mounted masked", "Default"),
 		below + "ports[].protocol":                 refuse("SCTP is not forwarded", "TCP", "UDP"),
 		below + "env[].valueFrom.fileKeyRef":       refuse("variables are not read from files"),
 		below + "resources.limits":                 refuse("this resource is not limited", "cpu", "memory"),
-		below + "resources.requests":               ignore("this resource is not reserved", "cpu", "memory"),
 		below + "resources.claims":                 refuse("dynamic resources are not allocated"),
 		below + "resizePolicy[].resourceName":      {},
 		below + "resizePolicy[].restartPolicy":     ignore("containers are not resized", "NotRequired"),
 		below + "restartPolicyRules":               refuse("a container cannot restart by a policy of its own"),
 		below + "volumeMounts[].recursiveReadOnly": refuse("mounts below a read-only mount stay writable", "Disabled"),
-		// Without it the container sees another tree than it was written for.
-		below + "volumeMounts[].subPath":          refuse("the volume would be mounted whole"),
-		below + "volumeMounts[].subPathExpr":      refuse("the volume would be mounted whole"),
-		below + "volumeMounts[].mountPropagation": refuse("mounts do not propagate", "None"),
-		below + "volumeMounts[].bindMountOptions": refuse("mount options are not set"),
-		below + "volumeDevices":                   refuse("block devices are not attached"),
-		// A server without its preStop hook drops requests, one without its postStart hook starts half set up.
-		below + "lifecycle.postStart":      refuse("the hook would not run"),
-		below + "lifecycle.preStop":        refuse("the hook would not run"),
-		below + "lifecycle.stopSignal":     refuse("the image's stop signal is sent"),
-		below + "terminationMessagePath":   ignore("the message is read nowhere", "/dev/termination-log"),
-		below + "terminationMessagePolicy": ignore("the message is not taken from the log", "File"),
-		below + "stdinOnce":                ignore("stdin cannot be attached to"),
+		below + "volumeMounts[].bindMountOptions":  refuse("mount options are not set"),
+		below + "volumeDevices":                    refuse("block devices are not attached"),
+		below + "stdinOnce":                        ignore("stdin cannot be attached to"),
 	})
 }
 
 const ownerNote = "files belong to root and the Pod's fsGroup"
 
 func volumeRows(rows map[string]support, below string) {
-	isDone(rows, below, "name", "emptyDir.sizeLimit", "hostPath.path", "hostPath.type",
+	isDone(rows, below, "name", "hostPath.path", "hostPath.type",
 		"secret.secretName", "secret.defaultMode", "secret.optional", "configMap.name", "configMap.defaultMode", "configMap.optional",
 		"downwardAPI.defaultMode", "projected.defaultMode")
 	rows[below+"emptyDir.medium"] = refuse("this medium is not offered", "Memory")
+	rows[below+"emptyDir.sizeLimit"] = support{how: ignored, note: "only a volume in memory is limited", when: func(v reflect.Value) bool {
+		return v.Interface().(corev1.EmptyDirVolumeSource).Medium != corev1.StorageMediumMemory
+	}}
 	rows[below+"emptyDir.mode"] = refuse("the directory's mode is always 0777")
 	sources := below + "projected.sources[]."
 	isDone(rows, sources, "secret.name", "secret.optional", "configMap.name", "configMap.optional",
@@ -162,7 +180,7 @@ func volumeRows(rows map[string]support, below string) {
 
 // serviceRows is the table of a ServiceSpec.
 var serviceRows = map[string]support{
-	"type":                ignore("no load balancer is made; the node ports work", "ClusterIP", "NodePort"),
+	"type":                ignore("no load balancer is made; the node ports work", "ClusterIP", "NodePort", "ExternalName"),
 	"ports[].name":        {},
 	"ports[].protocol":    refuse("SCTP is not forwarded", "TCP", "UDP"),
 	"ports[].appProtocol": {},

@@ -80,6 +80,8 @@ type support struct {
 	how  how
 	note string   // what does not happen; for done rows empty
 	fine []string // values, or keys of a map, that are acted on or change nothing, whatever how says
+	// when says, from the struct the field is in, whether the row holds; nil: always. Else the field is done.
+	when func(in reflect.Value) bool
 }
 
 // supportNode is a compiled table: what to do with a value and the fields below it.
@@ -198,6 +200,9 @@ func (n *supportNode) visitSet(v reflect.Value, path *field.Path, notes *[]Field
 		}
 	default:
 		for _, f := range n.fields {
+			if f.node != nil && f.node.row != nil && f.node.row.when != nil && !f.node.row.when(v) {
+				continue
+			}
 			below := path
 			if f.name != "" {
 				below = path.Child(f.name)

@@ -47,28 +47,33 @@ volumes:
 - {name: a, emptyDir: {medium: Memory, sizeLimit: 1Mi}}
 - {name: b, hostPath: {path: /x}}
 - {name: c, projected: {sources: [{serviceAccountToken: {path: token}}, {configMap: {name: x, items: [{key: k, path: p}]}}]}}`},
-		"a hook": {spec: `containers: [{name: a, image: b}, {name: c, image: d, lifecycle: {preStop: {sleep: {seconds: 1}}}}]`,
-			refused: []string{"spec.containers[1].lifecycle.preStop: the hook would not run"}},
-		"the same in an init container": {spec: `{containers: [{name: a, image: b}], initContainers: [{name: i, image: b, securityContext: {procMount: Unmasked}}]}`,
-			refused: []string{"spec.initContainers[0].securityContext.procMount: /proc is always mounted masked"}},
+		"what the agent does": {spec: `
+containers: [{name: a, image: b, terminationMessagePolicy: FallbackToLogsOnError, lifecycle: {preStop: {sleep: {seconds: 1}}}, volumeMounts: [{name: v, mountPath: /v, subPath: x}]}]
+volumes: [{name: v, emptyDir: {}}]
+affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Exists}]}]}}}`},
+		"a disk's limit": {spec: `{containers: [{name: a, image: b}], volumes: [{name: v, emptyDir: {sizeLimit: 1Gi}}, {name: w, emptyDir: {sizeLimit: 1Gi, medium: Memory}}]}`,
+			ignored: []string{"spec.volumes[0].emptyDir.sizeLimit: only a volume in memory is limited"}},
+		"the same in an init container": {spec: `{containers: [{name: a, image: b}], initContainers: [{name: i, image: b, securityContext: {seccompProfile: {type: Localhost, localhostProfile: x}}}]}`,
+			refused: []string{
+				"spec.initContainers[0].securityContext.seccompProfile.type: seccomp profiles of a node are not loaded",
+				"spec.initContainers[0].securityContext.seccompProfile.localhostProfile: seccomp profiles of a node are not loaded"}},
 		"a claim": {spec: `{containers: [{name: a, image: b}], volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]}`,
 			refused: []string{"spec.volumes[0].persistentVolumeClaim: volumes of this type are not mounted"}},
 		"limits": {spec: `containers: [{name: a, image: b, resources: {limits: {cpu: 1, memory: 1Gi, ephemeral-storage: 1Gi}, requests: {ephemeral-storage: 1Gi}}}]`,
-			ignored: []string{"spec.containers[0].resources.requests[ephemeral-storage]: this resource is not reserved"},
 			refused: []string{"spec.containers[0].resources.limits[ephemeral-storage]: this resource is not limited"}},
 		"affinity": {spec: `
 containers: [{name: a, image: b}]
 affinity:
-  nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Exists}]}]}}
+  podAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: a}]}
   podAntiAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 1, podAffinityTerm: {topologyKey: a}}]}`,
 			ignored: []string{"spec.affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution: Pod anti-affinity does not score nodes"},
-			refused: []string{"spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution: node affinity is not enforced"}},
+			refused: []string{"spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution: Pod affinity is not enforced"}},
 		"spread as a wish": {spec: `{containers: [{name: a, image: b}], topologySpreadConstraints: [{maxSkew: 1, topologyKey: z, whenUnsatisfiable: ScheduleAnyway}]}`,
 			ignored: []string{"spec.topologySpreadConstraints[0].maxSkew: Pods are not spread"}},
 		"user namespaces": {spec: `{containers: [{name: a, image: b}], hostUsers: false, shareProcessNamespace: false}`,
 			refused: []string{"spec.hostUsers: user namespaces are not used"}},
 		"a priority": {spec: `{containers: [{name: a, image: b}], priority: 10, preemptionPolicy: Never}`,
-			ignored: []string{"spec.priority: priorities do not order Pods"}},
+			ignored: []string{"spec.priority: it orders waiting Pods, but none is preempted"}},
 		"SCTP": {spec: `containers: [{name: a, image: b, ports: [{containerPort: 1, protocol: SCTP}]}]`,
 			refused: []string{"spec.containers[0].ports[0].protocol: SCTP is not forwarded"}},
 	}
@@ -131,10 +136,10 @@ func BenchmarkUnsupportedFields(b *testing.B) {
 
 func TestWarnings(t *testing.T) {
 	pod := &corev1.Pod{Spec: corev1.PodSpec{Priority: new(int32), Containers: []corev1.Container{{Name: "a", Image: "b",
-		Env: []corev1.EnvVar{{Name: "A"}, {Name: "A"}}, Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{}}}}}}}
+		Env: []corev1.EnvVar{{Name: "A"}, {Name: "A"}}, VolumeDevices: []corev1.VolumeDevice{{Name: "d"}}}}}}
 	want := []string{
 		`spec.containers[0].env[1]: hides previous definition of "A", which may be dropped when using apply`,
-		"not acted on: spec.containers[0].lifecycle.preStop: the hook would not run",
+		"not acted on: spec.containers[0].volumeDevices: block devices are not attached",
 	}
 	if diff := cmp.Diff(want, Warnings(pod)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

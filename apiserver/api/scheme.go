@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -36,7 +37,13 @@ func newScheme() *runtime.Scheme {
 }
 
 // Default sets the fields of obj that are empty and have a default, as upstream does.
-func Default(obj Object) { Scheme.Default(obj) }
+func Default(obj Object) {
+	Scheme.Default(obj)
+	// Upstream does this one later, when the object is on its way into the store, but a manifest is valid only with it.
+	if svc, ok := obj.(*corev1.Service); ok && svc.Spec.ClusterIP != "" && len(svc.Spec.ClusterIPs) == 0 {
+		svc.Spec.ClusterIPs = []string{svc.Spec.ClusterIP}
+	}
+}
 
 // UnknownKindError says that a manifest's apiVersion and kind are not in the table.
 type UnknownKindError struct {
