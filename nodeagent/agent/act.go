@@ -17,7 +17,9 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/api"
 	"github.com/slipway-dev/slipway/apiserver/event"
 	"github.com/slipway-dev/slipway/apiserver/store"
+	"github.com/slipway-dev/slipway/nodeagent/agent/admission"
 	"github.com/slipway-dev/slipway/nodeagent/agent/recipe"
+	"github.com/slipway-dev/slipway/nodeagent/dns"
 	"github.com/slipway-dev/slipway/nodeagent/engine"
 	"github.com/slipway-dev/slipway/nodeagent/lifecycle"
 	"github.com/slipway-dev/slipway/nodeagent/network"
@@ -179,8 +181,8 @@ func (w *worker) setupSandbox(ctx context.Context, pod *corev1.Pod) func() {
 	name, _ := recipe.Hostname(pod, w.a.cfg.Cluster.Domain)
 	spec := network.Pod{ID: string(pod.UID), Hostname: name, HostNetwork: pod.Spec.HostNetwork, HostIPC: pod.Spec.HostIPC}
 	if !pod.Spec.HostNetwork {
-		for _, p := range hostPorts(pod) {
-			spec.HostPorts = append(spec.HostPorts, network.HostPort{HostIP: p.HostIP, HostPort: uint16(p.HostPort), PodPort: uint16(p.ContainerPort), Protocol: protocol(p)})
+		for _, p := range admission.HostPorts(pod) {
+			spec.HostPorts = append(spec.HostPorts, network.HostPort{HostIP: p.HostIP, HostPort: uint16(p.HostPort), PodPort: uint16(p.ContainerPort), Protocol: admission.Protocol(p)})
 		}
 	}
 	sandbox, err := w.a.cfg.Network.Setup(ctx, spec)
@@ -210,7 +212,7 @@ func (w *worker) writeEtc(pod *corev1.Pod, ip string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	node, err := os.ReadFile(w.a.cfg.ResolvConf)
+	node, err := dns.HostResolvConf(w.a.cfg.ResolvConf)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("read the node's resolv.conf: %w", err)
 	}

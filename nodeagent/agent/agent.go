@@ -26,6 +26,7 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/api"
 	"github.com/slipway-dev/slipway/apiserver/event"
 	"github.com/slipway-dev/slipway/apiserver/store"
+	"github.com/slipway-dev/slipway/nodeagent/agent/admission"
 	"github.com/slipway-dev/slipway/nodeagent/agent/feed"
 	"github.com/slipway-dev/slipway/nodeagent/agent/recipe"
 	"github.com/slipway-dev/slipway/nodeagent/agent/reference"
@@ -241,7 +242,7 @@ func (a *Agent) admission(w *worker) *lifecycle.Refusal {
 			others = append(others, pod)
 		}
 	}
-	refusal := admit(w.pod, others, a.machine.Allocatable())
+	refusal := admission.Decide(w.pod, others, a.machine.Allocatable())
 	w.taken = refusal == nil
 	return refusal
 }

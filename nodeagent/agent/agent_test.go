@@ -281,22 +281,6 @@ func TestNodeAndLease(t *testing.T) {
 	})
 }
 
-func TestReadAuths(t *testing.T) {
-	secret := &corev1.Secret{Type: corev1.SecretTypeDockerConfigJson, Data: map[string][]byte{corev1.DockerConfigJsonKey: []byte(
-		`{"auths":{"https://index.docker.io/v1/":{"auth":"dTpw"},"registry.example:5000/team":{"username":"a","password":"b"}}}`)}}
-	got := map[string][2]string{}
-	if err := readAuths(secret, got); err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(map[string][2]string{"docker.io": {"u", "p"}, "registry.example:5000": {"a", "b"}}, got); diff != "" {
-		t.Errorf("credentials (-want +got):\n%s", diff)
-	}
-	secret.Data[corev1.DockerConfigJsonKey] = []byte(`{"auths":{"x":{"password":"hush`)
-	if err := readAuths(secret, got); err == nil || strings.Contains(err.Error(), "hush") {
-		t.Errorf("error %v, want one that does not quote", err)
-	}
-}
-
 // BenchmarkPodsUntilReady says what the agent itself takes: engine and network cost nothing here.
 func BenchmarkPodsUntilReady(b *testing.B) {
 	for _, count := range []int{1, 50} {

@@ -2,16 +2,13 @@ package agent
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/slipway-dev/slipway/nodeagent/agent/credential"
 	"github.com/slipway-dev/slipway/nodeagent/engine"
 	"github.com/slipway-dev/slipway/nodeagent/lifecycle"
 )
@@ -113,7 +110,7 @@ func (w *worker) auth(ctx context.Context, pod *corev1.Pod) (func(host string) (
 			w.eventOf(pod, "", corev1.EventTypeWarning, "FailedToRetrieveImagePullSecret", fmt.Sprintf("Unable to retrieve image pull secret %s", ref.Name))
 			continue
 		}
-		if err := readAuths(secret, hosts); err != nil {
+		if err := credential.Read(secret, hosts); err != nil {
 			return nil, fmt.Errorf("image pull secret %s: %w", ref.Name, err)
 		}
 	}
@@ -121,60 +118,7 @@ func (w *worker) auth(ctx context.Context, pod *corev1.Pod) (func(host string) (
 		return nil, nil
 	}
 	return func(host string) (string, string) {
-		cred := hosts[registryHost(host)]
+		cred := hosts[credential.Host(host)]
 		return cred[0], cred[1]
 	}, nil
-}
-
-type credential struct {
-	Username string `json:"username"`
-	Password string `json:"password"`
-	Auth     string `json:"auth"`
-}
-
-func readAuths(secret *corev1.Secret, into map[string][2]string) error {
-	auths := map[string]credential{}
-	var err error
-	switch secret.Type {
-	case corev1.SecretTypeDockerConfigJson:
-		var file struct {
-			Auths map[string]credential `json:"auths"`
-		}
-		err = json.Unmarshal(secret.Data[corev1.DockerConfigJsonKey], &file)
-		auths = file.Auths
-	case corev1.SecretTypeDockercfg:
-		err = json.Unmarshal(secret.Data[corev1.DockerConfigKey], &auths)
-	default:
-		return fmt.Errorf("type %s holds no registry credentials", secret.Type)
-	}
-	if err != nil {
-		return errors.New("it is not valid JSON") // the decoder's words may quote a password
-	}
-	for registry, c := range auths {
-		if c.Username == "" && c.Auth != "" {
-			plain, err := base64.StdEncoding.DecodeString(c.Auth)
-			if err != nil {
-				return fmt.Errorf("auth of %s is not base64", registry)
-			}
-			c.Username, c.Password, _ = strings.Cut(string(plain), ":")
-		}
-		into[registryHost(registry)] = [2]string{c.Username, c.Password}
-	}
-	return nil
-}
-
-// registryHost returns the host of a registry as credentials name it: a host, with a scheme and path perhaps.
-func registryHost(registry string) string {
-	if !strings.Contains(registry, "://") {
-		registry = "https://" + registry
-	}
-	u, err := url.Parse(registry)
-	if err != nil {
-		return registry
-	}
-	switch u.Host {
-	case "index.docker.io", "registry-1.docker.io":
-		return "docker.io"
-	}
-	return u.Host
 }

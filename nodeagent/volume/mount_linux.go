@@ -40,7 +40,7 @@ func mountTmpfs(dir string, size int64) (fresh bool, err error) {
 // unmountBelow unmounts everything mounted on or below dir, the last mounted first.
 func unmountBelow(dir string) error {
 	points, err := mountsBelow(dir)
-	if err != nil {
+	if err != nil || len(points) == 0 {
 		return err
 	}
 	for _, p := range slices.Backward(points) {

@@ -27,6 +27,7 @@ const (
 	leaseNamespace = "kube-node-lease"
 	statusPeriod   = 5 * time.Minute // a status that did not change is written this often
 	firstRetry     = 100 * time.Millisecond
+	worthSaying    = 2 * time.Second // at first the Lease's namespace may not be there yet
 )
 
 // Config says what to register.
@@ -53,7 +54,7 @@ func Run(ctx context.Context, cfg Config) error {
 	for {
 		pause := leasePeriod
 		if err := r.beat(ctx); err != nil && ctx.Err() == nil {
-			if retry == firstRetry || retry >= leasePeriod {
+			if retry >= worthSaying {
 				cfg.Log.Warn("report the node", "err", err)
 			}
 			pause = retry

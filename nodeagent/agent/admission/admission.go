@@ -1,4 +1,9 @@
-package agent
+// Package admission says whether a node takes a Pod that was bound to it: nothing unsupported is asked for, its
+// resources fit beside the others', and its host ports are free. The scheduler has looked already; a Pod bound by
+// name, or by two schedulers at once, ends here.
+//
+// It is pure.
+package admission
 
 import (
 	"fmt"
@@ -15,9 +20,8 @@ import (
 // ReasonUnsupportedField is the status reason of a Pod whose spec asks for what this version does not do.
 const ReasonUnsupportedField = "UnsupportedField"
 
-// admit says why the node does not take a Pod beside those it runs, nil when it does. The scheduler has looked
-// already; a Pod bound by name or by two schedulers at once ends here.
-func admit(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceList) *lifecycle.Refusal {
+// Decide says why the node does not take a Pod beside those it runs, nil when it does.
+func Decide(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceList) *lifecycle.Refusal {
 	if _, refused := api.UnsupportedFields(&pod.Spec); len(refused) > 0 {
 		notes := make([]string, len(refused))
 		for i, n := range refused {
@@ -69,12 +73,12 @@ func outOf(name corev1.ResourceName, requested, used, capacity int64) *lifecycle
 }
 
 func portsFree(pod *corev1.Pod, others []*corev1.Pod) *lifecycle.Refusal {
-	for _, port := range hostPorts(pod) {
+	for _, port := range HostPorts(pod) {
 		for _, o := range others {
-			for _, taken := range hostPorts(o) {
-				if port.HostPort == taken.HostPort && protocol(port) == protocol(taken) && meet(port.HostIP, taken.HostIP) {
+			for _, taken := range HostPorts(o) {
+				if port.HostPort == taken.HostPort && Protocol(port) == Protocol(taken) && meet(port.HostIP, taken.HostIP) {
 					return &lifecycle.Refusal{Reason: "NodePorts",
-						Message: fmt.Sprintf("Pod was rejected: host port %d/%s is taken by Pod %s/%s", port.HostPort, protocol(port), o.Namespace, o.Name)}
+						Message: fmt.Sprintf("Pod was rejected: host port %d/%s is taken by Pod %s/%s", port.HostPort, Protocol(port), o.Namespace, o.Name)}
 				}
 			}
 		}
@@ -87,8 +91,8 @@ func meet(a, b string) bool {
 	return a == b || slices.Contains(every, a) || slices.Contains(every, b)
 }
 
-// hostPorts returns the ports of the node a Pod takes.
-func hostPorts(pod *corev1.Pod) []corev1.ContainerPort {
+// HostPorts returns the ports of the node a Pod takes.
+func HostPorts(pod *corev1.Pod) []corev1.ContainerPort {
 	var out []corev1.ContainerPort
 	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		for _, p := range c.Ports {
@@ -103,7 +107,8 @@ func hostPorts(pod *corev1.Pod) []corev1.ContainerPort {
 	return out
 }
 
-func protocol(p corev1.ContainerPort) string {
+// Protocol returns a port's protocol, TCP when none is named.
+func Protocol(p corev1.ContainerPort) string {
 	if p.Protocol == "" {
 		return string(corev1.ProtocolTCP)
 	}
