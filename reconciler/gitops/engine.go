@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"path"
 	"strings"
 	"sync"
 
@@ -123,9 +124,13 @@ func newest(u gitsource.Update, updates <-chan gitsource.Update) gitsource.Updat
 			if !ok {
 				return u
 			}
-			if next.Snapshot != nil || u.Snapshot == nil {
-				u = next
+			if next.Note == "" {
+				next.Note = u.Note
 			}
+			if next.Snapshot == nil && u.Snapshot != nil {
+				next.Snapshot = u.Snapshot
+			}
+			u = next
 		default:
 			return u
 		}
@@ -152,13 +157,12 @@ func (e *Engine) receive(ctx context.Context, u gitsource.Update, last string) *
 	if u.Note != "" {
 		e.tell(Progress{Step: StepNote, Text: u.Note})
 	}
-	if u.Err != nil {
+	if u.Err != nil || u.Snapshot != nil {
 		e.fetched(ctx, u.Err)
 	}
 	if u.Snapshot == nil {
 		return nil
 	}
-	e.fetched(ctx, nil)
 	if u.Snapshot.Revision.ID == last {
 		return nil
 	}
@@ -286,6 +290,7 @@ func same(a, b slipwayv1.SourceSpec) bool {
 	if a.Branch == "" || b.Branch == "" {
 		a.Branch, b.Branch = "", ""
 	}
+	a.Path, b.Path = path.Clean(a.Path), path.Clean(b.Path)
 	return a == b
 }
 

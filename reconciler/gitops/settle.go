@@ -3,12 +3,10 @@ package gitops
 import (
 	"context"
 	"fmt"
-	"strconv"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/slipway-dev/slipway/apiserver/api"
 	slipwayv1 "github.com/slipway-dev/slipway/apiserver/api/v1alpha1"
@@ -43,7 +41,7 @@ func (e *Engine) assess(ctx context.Context, c *commit) error {
 			}
 		}
 	}
-	var pods *owners
+	var pods *health.Pods
 	before := c.health
 	c.health = map[plan.Ref]health.Health{}
 	for i := range c.tree.Wants {
@@ -54,12 +52,13 @@ func (e *Engine) assess(ctx context.Context, c *commit) error {
 		h := health.Of(live[ref], nil)
 		if h.Status != health.Current && h.Status != health.NotFound && (ref.Row() == api.Deployments || ref.Row() == api.ReplicaSets) {
 			if pods == nil {
-				var err error
-				if pods, err = e.owners(ctx); err != nil {
+				all, err := e.pods(ctx)
+				if err != nil {
 					return err
 				}
+				pods = &all
 			}
-			h = health.Of(live[ref], pods.of(live[ref]))
+			h = health.Of(live[ref], pods.Of(live[ref]))
 		}
 		c.health[ref] = h.Steady(before[ref])
 	}
@@ -84,58 +83,17 @@ func (e *Engine) tellWorkloads(c *commit) {
 	}
 }
 
-// owners finds the Pods of a workload.
-type owners struct {
-	sets map[types.UID][]*appsv1.ReplicaSet
-	pods map[types.UID][]*corev1.Pod
-}
-
-func (e *Engine) owners(ctx context.Context) (*owners, error) {
+// pods looks at every ReplicaSet and Pod there is, to find causes in.
+func (e *Engine) pods(ctx context.Context) (health.Pods, error) {
 	sets, err := store.All[*appsv1.ReplicaSet](ctx, e.client, store.ListOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("list replica sets: %w", err)
+		return health.Pods{}, fmt.Errorf("list replica sets: %w", err)
 	}
 	pods, err := store.All[*corev1.Pod](ctx, e.client, store.ListOptions{})
 	if err != nil {
-		return nil, fmt.Errorf("list pods: %w", err)
+		return health.Pods{}, fmt.Errorf("list pods: %w", err)
 	}
-	return &owners{sets: byOwner(sets), pods: byOwner(pods)}, nil
-}
-
-func byOwner[T api.Object](objects []T) map[types.UID][]T {
-	out := map[types.UID][]T{}
-	for _, obj := range objects {
-		if owner := metav1.GetControllerOfNoCopy(obj); owner != nil {
-			out[owner.UID] = append(out[owner.UID], obj)
-		}
-	}
-	return out
-}
-
-// of returns the Pods of a ReplicaSet, or of the newest ReplicaSet of a Deployment.
-func (o *owners) of(workload api.Object) []*corev1.Pod {
-	if _, ok := workload.(*appsv1.Deployment); !ok {
-		return o.pods[workload.GetUID()]
-	}
-	var newest *appsv1.ReplicaSet
-	for _, rs := range o.sets[workload.GetUID()] {
-		if newest == nil || turnOf(rs) > turnOf(newest) {
-			newest = rs
-		}
-	}
-	if newest == nil {
-		return nil
-	}
-	return o.pods[newest.UID]
-}
-
-// turnOf is a ReplicaSet's place among those of its Deployment, as the Deployment's controller numbers them.
-func turnOf(rs *appsv1.ReplicaSet) int {
-	n, err := strconv.Atoi(rs.Annotations["deployment.kubernetes.io/revision"])
-	if err != nil {
-		return 0
-	}
-	return n
+	return health.NewPods(sets, pods), nil
 }
 
 // report brings the record and the Source up to date and tells of a new phase.

@@ -7,6 +7,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/slipway-dev/slipway/apiserver/api"
 )
@@ -128,5 +129,31 @@ func TestSteadyKeepsTheCause(t *testing.T) {
 	d.Status.AvailableReplicas = 3
 	if h := Of(d, nil).Steady(before); h.Cause != "" {
 		t.Errorf("current, with cause %q", h.Cause)
+	}
+}
+
+func TestPodsOfTheNewestReplicaSet(t *testing.T) {
+	yes := true
+	owned := func(uid, owner string) metav1.ObjectMeta {
+		return metav1.ObjectMeta{Name: uid, UID: types.UID(uid), OwnerReferences: []metav1.OwnerReference{{UID: types.UID(owner), Controller: &yes}}}
+	}
+	set := func(uid, revision string) *appsv1.ReplicaSet {
+		rs := &appsv1.ReplicaSet{ObjectMeta: owned(uid, "web")}
+		rs.Annotations = map[string]string{"deployment.kubernetes.io/revision": revision}
+		return rs
+	}
+	pods := NewPods([]*appsv1.ReplicaSet{set("old", "9"), set("new", "10"), {ObjectMeta: owned("other", "db")}},
+		[]*corev1.Pod{{ObjectMeta: owned("a", "old")}, {ObjectMeta: owned("b", "new")}, {ObjectMeta: owned("c", "other")}, {}})
+	names := func(workload api.Object) (out []string) {
+		for _, p := range pods.Of(workload) {
+			out = append(out, p.Name)
+		}
+		return out
+	}
+	if d := cmp.Diff([]string{"b"}, names(&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{UID: "web"}})); d != "" {
+		t.Errorf("of the Deployment (-want +got):\n%s", d)
+	}
+	if d := cmp.Diff([]string{"a"}, names(set("old", "9"))); d != "" {
+		t.Errorf("of a ReplicaSet (-want +got):\n%s", d)
 	}
 }
