@@ -62,8 +62,9 @@ type ClaimedError struct {
 func (e *ClaimedError) Error() string { return e.Name + " is taken by " + e.Owner }
 
 // Txn does all ops or none and returns, in their order, what is stored now: for Remove the last state with the
-// deletion's resourceVersion, for Require its argument, for Claim and Release nil. Objects are stored as they are: nothing is defaulted,
-// validated or compared; times finer than a second and other things the codec does not keep must not be in them.
+// deletion's resourceVersion, for Require its argument, for Claim and Release nil. Objects are stored as they are:
+// nothing is defaulted, validated or compared; times finer than a second and other things the codec does not keep
+// must not be in them.
 //
 // Two objects of one kind cannot be written together: they would share a revision, and a watch that resumes
 // between them would lose one.

@@ -28,7 +28,7 @@ func (b *Backend) Range(ctx context.Context, r kv.Range) (kv.Page, error) {
 	}
 	answer, err := b.calls.Range(ctx, &pb.RangeRequest{Key: key, RangeEnd: end, Limit: int64(r.Limit), Revision: int64(r.Revision)})
 	if err != nil {
-		return kv.Page{}, fmt.Errorf("read %s: %w", r.Prefix, translated(err))
+		return kv.Page{}, fmt.Errorf("read %s: %w", r.Prefix, translated(ctx, err))
 	}
 	page := kv.Page{Revision: r.Revision, More: answer.More, Entries: make([]kv.Entry, len(answer.Kvs))}
 	if page.Revision == 0 {
@@ -73,7 +73,7 @@ func (b *Backend) Txn(ctx context.Context, ops []kv.Op) (uint64, error) {
 	}
 	answer, err := b.calls.Txn(ctx, request)
 	if err != nil {
-		return 0, fmt.Errorf("write %s: %w", ops[0].Key, translated(err))
+		return 0, fmt.Errorf("write %s: %w", ops[0].Key, translated(ctx, err))
 	}
 	b.acknowledge(uint64(answer.Header.Revision))
 	if !answer.Succeeded {
@@ -213,11 +213,13 @@ func (q *queue) take(ctx context.Context, closed <-chan struct{}) ([]mvcc.WatchR
 }
 
 // translated returns an error of the contract for one of etcd's.
-func translated(err error) error {
+func translated(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
 	switch {
+	case ctx.Err() != nil:
+		return ctx.Err() // etcd has words of its own for it
 	case errors.Is(err, rpctypes.ErrGRPCCompacted):
 		return kv.ErrCompacted
 	case errors.Is(err, rpctypes.ErrGRPCRequestTooLarge):

@@ -216,7 +216,7 @@ func (b *Backend) Compact(ctx context.Context, revision uint64) error {
 		return err
 	}
 	_, err := b.calls.Compact(ctx, &pb.CompactionRequest{Revision: int64(revision)})
-	return translated(err)
+	return translated(ctx, err)
 }
 
 func (b *Backend) usable(ctx context.Context) error {

@@ -4,9 +4,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 
 	"github.com/slipway-dev/slipway/apiserver/store/kv"
 	"github.com/slipway-dev/slipway/apiserver/store/kv/kvtest"
@@ -141,5 +145,36 @@ func BenchmarkTxn(b *testing.B) {
 			group.Wait()
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "writes/s")
 		})
+	}
+}
+
+func TestSocketServesClients(t *testing.T) {
+	dir := t.TempDir()
+	b := open(t, dir)
+	client, err := clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + filepath.Join(dir, Socket)}, Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	for i := range 20 {
+		answer, err := client.Put(t.Context(), "/a", strconv.Itoa(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Whoever has the answer may ask this backend next.
+		if got, err := b.Revision(t.Context()); err != nil || got < uint64(answer.Header.Revision) {
+			t.Fatalf("revision is %d (%v), the client was told of %d", got, err, answer.Header.Revision)
+		}
+	}
+}
+
+func TestOpenExplainsWhatIsInTheWay(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Open(t.Context(), Config{Dir: file})
+	if want := "create the store's directory: mkdir " + file + ": not a directory"; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
 	}
 }

@@ -33,7 +33,7 @@ func Run(t *testing.T, open func(t *testing.T) Backend) {
 		{"WatchDeliversTransactions", watch},
 		{"WatchSeesEveryTransactionOfManyWriters", watchMany},
 		{"WatchOfCompactedHistoryEnds", watchCompacted},
-		{"WatchEndsWithItsContext", watchContext},
+		{"CallsEndWithTheirContext", cancelled},
 		{"CloseEndsEverything", closing},
 	}
 	for _, row := range rows {
@@ -280,7 +280,7 @@ func watchCompacted(t *testing.T, b Backend) {
 	same(t, "watch after the compaction", []string{"1 /a=4"}, lines)
 }
 
-func watchContext(t *testing.T, b Backend) {
+func cancelled(t *testing.T, b Backend) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
@@ -289,7 +289,10 @@ func watchContext(t *testing.T, b Backend) {
 	}()
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("%v, want Canceled", err)
+		t.Errorf("watch: %v, want Canceled", err)
+	}
+	if _, err := b.Txn(ctx, []kv.Op{put("/a", "1", 0)}); !errors.Is(err, context.Canceled) {
+		t.Errorf("txn: %v, want Canceled", err)
 	}
 }
 
