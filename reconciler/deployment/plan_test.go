@@ -82,24 +82,45 @@ func text(d *appsv1.Deployment, actions []Action) string {
 	return strings.Join(lines, "\n")
 }
 
-func TestPlan(t *testing.T) {
-	at := func(revision string) func(*appsv1.Deployment) {
-		return func(d *appsv1.Deployment) { d.Annotations[revisionAnnotation] = revision }
+// planCase is a deployment with its sets and Pods, and the plan as text.
+type planCase struct {
+	name string
+	d    *appsv1.Deployment
+	sets func(d *appsv1.Deployment) []*appsv1.ReplicaSet
+	pods []*corev1.Pod
+	want string
+}
+
+func runPlans(t *testing.T, tests []planCase) {
+	t.Helper()
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			o := observed{Deployment: tt.d, Pods: tt.pods, Now: now}
+			if tt.sets != nil {
+				o.Sets = tt.sets(tt.d)
+			}
+			if diff := cmp.Diff(tt.want, text(tt.d, plan(o))); diff != "" {
+				t.Error(diff)
+			}
+		})
 	}
-	keep := func(limit int32) func(*appsv1.Deployment) {
-		return func(d *appsv1.Deployment) {
-			d.Spec.RevisionHistoryLimit = &limit
-			d.Status = appsv1.DeploymentStatus{ObservedGeneration: 2, Replicas: 3, UpdatedReplicas: 3, AvailableReplicas: 3}
-		}
+}
+
+func at(revision string) func(*appsv1.Deployment) {
+	return func(d *appsv1.Deployment) { d.Annotations[revisionAnnotation] = revision }
+}
+
+// keeping is a complete rollout of three that keeps so many old sets.
+func keeping(limit int32) func(*appsv1.Deployment) {
+	return func(d *appsv1.Deployment) {
+		d.Spec.RevisionHistoryLimit = &limit
+		d.Status = appsv1.DeploymentStatus{ObservedGeneration: 2, Replicas: 3, UpdatedReplicas: 3, AvailableReplicas: 3}
 	}
+}
+
+func TestPlanRolls(t *testing.T) {
 	three := testDeployment(3, "v2", rolling("1", "0"), at("2"))
-	tests := []struct {
-		name string
-		d    *appsv1.Deployment
-		sets func(d *appsv1.Deployment) []*appsv1.ReplicaSet
-		pods []*corev1.Pod
-		want string
-	}{
+	runPlans(t, []planCase{
 		{"the first set gets all replicas", testDeployment(3, "v1"), nil, nil, "create replicaset web-HASH with 3 replicas"},
 		{"a new template starts within the surge", testDeployment(4, "v2", rolling("25%", "25%"), at("1")), func(d *appsv1.Deployment) []*appsv1.ReplicaSet {
 			return []*appsv1.ReplicaSet{testRS(d, "v1", 1, counts{4, 4, 4})}
@@ -128,6 +149,11 @@ func TestPlan(t *testing.T) {
 		{"an old template again re-uses its set under a new revision", testDeployment(2, "v1", rolling("1", "0"), at("2")), func(d *appsv1.Deployment) []*appsv1.ReplicaSet {
 			return []*appsv1.ReplicaSet{testRS(d, "v1", 1, counts{0, 0, 0}), testRS(d, "v2", 2, counts{2, 2, 2})}
 		}, nil, "scale replicaset v1 from 0 to 1\nset revision to 3"},
+	})
+}
+
+func TestPlanRecreatesPausesAndScales(t *testing.T) {
+	runPlans(t, []planCase{
 		{"recreate first empties the old set", testDeployment(3, "v2", recreate, at("1")), func(d *appsv1.Deployment) []*appsv1.ReplicaSet {
 			return []*appsv1.ReplicaSet{testRS(d, "v1", 1, counts{3, 3, 3})}
 		}, nil, "scale replicaset v1 from 3 to 0"},
@@ -150,6 +176,11 @@ func TestPlan(t *testing.T) {
 		{"scaling to zero amid a rollout empties all", testDeployment(0, "v2", rolling("2", "2"), at("2")), func(d *appsv1.Deployment) []*appsv1.ReplicaSet {
 			return []*appsv1.ReplicaSet{testRS(d, "v1", 1, counts{8, 8, 8}, sizedFor(10, 12)), testRS(d, "v2", 2, counts{4, 4, 0}, sizedFor(10, 12))}
 		}, nil, "scale replicaset v1 from 8 to 0\nscale replicaset v2 from 4 to 0"},
+	})
+}
+
+func TestPlanKeepsHouse(t *testing.T) {
+	runPlans(t, []planCase{
 		{"adopts before it counts", testDeployment(3, "v1"), func(d *appsv1.Deployment) []*appsv1.ReplicaSet {
 			return []*appsv1.ReplicaSet{testRS(d, "v1", 1, counts{3, 3, 3}, orphaned)}
 		}, nil, "adopt replicaset v1"},
@@ -159,25 +190,14 @@ func TestPlan(t *testing.T) {
 		{"a name taken by another template is a collision", testDeployment(3, "v1"), func(d *appsv1.Deployment) []*appsv1.ReplicaSet {
 			return []*appsv1.ReplicaSet{testRS(d, "v0", 1, counts{0, 0, 0}, func(rs *appsv1.ReplicaSet) { rs.Name = "web-" + hash(&d.Spec.Template, nil) })}
 		}, nil, "set collision count to 1"},
-		{"history beyond the limit goes, lowest revision first", testDeployment(3, "v4", at("4"), keep(1)), func(d *appsv1.Deployment) []*appsv1.ReplicaSet {
+		{"history beyond the limit goes, lowest revision first", testDeployment(3, "v4", at("4"), keeping(1)), func(d *appsv1.Deployment) []*appsv1.ReplicaSet {
 			return []*appsv1.ReplicaSet{testRS(d, "v1", 3, counts{0, 0, 0}), testRS(d, "v2", 1, counts{0, 0, 0}), testRS(d, "v3", 2, counts{0, 0, 0}), testRS(d, "v4", 4, counts{3, 3, 3})}
 		}, nil, "delete replicaset v2\ndelete replicaset v3"},
-		{"history with pods stays", testDeployment(3, "v4", at("4"), keep(0)), func(d *appsv1.Deployment) []*appsv1.ReplicaSet {
+		{"history with pods stays", testDeployment(3, "v4", at("4"), keeping(0)), func(d *appsv1.Deployment) []*appsv1.ReplicaSet {
 			return []*appsv1.ReplicaSet{testRS(d, "v1", 1, counts{0, 1, 0}), testRS(d, "v2", 2, counts{0, 0, 0}, unobserved), testRS(d, "v4", 4, counts{3, 3, 3})}
 		}, nil, ""},
 		{"is left alone while being deleted", testDeployment(3, "v2", func(d *appsv1.Deployment) { d.DeletionTimestamp = &metav1.Time{Time: now} }), nil, nil, ""},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			o := observed{Deployment: tt.d, Pods: tt.pods, Now: now}
-			if tt.sets != nil {
-				o.Sets = tt.sets(tt.d)
-			}
-			if diff := cmp.Diff(tt.want, text(tt.d, plan(o))); diff != "" {
-				t.Error(diff)
-			}
-		})
-	}
+	})
 }
 
 func TestFreshSetCarriesTheDeploymentsAnnotationsButNotItsOrigin(t *testing.T) {

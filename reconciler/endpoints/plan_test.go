@@ -192,15 +192,21 @@ slice
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			o, made := observed{Service: tt.svc, Pods: tt.pods}, 0
-			o = perform(o, plan(o), &made)
-			if diff := cmp.Diff(strings.TrimPrefix(tt.want, "\n"), show(o)); diff != "" {
-				t.Error(diff)
-			}
-			if again := plan(o); len(again) != 0 {
-				t.Errorf("does not converge: %v", again)
-			}
+			publishes(t, observed{Service: tt.svc, Pods: tt.pods}, strings.TrimPrefix(tt.want, "\n"))
 		})
+	}
+}
+
+// publishes applies o's plan and compares what is published then.
+func publishes(t *testing.T, o observed, want string) {
+	t.Helper()
+	made := 0
+	o = perform(o, plan(o), &made)
+	if diff := cmp.Diff(want, show(o)); diff != "" {
+		t.Error(diff)
+	}
+	if again := plan(o); len(again) != 0 {
+		t.Errorf("does not converge: %v", again)
 	}
 }
 
