@@ -53,7 +53,8 @@ func podRows() map[string]support {
 	isDone(rows, "", "restartPolicy", "terminationGracePeriodSeconds", "activeDeadlineSeconds", "dnsPolicy", "nodeSelector",
 		"serviceAccountName", "serviceAccount", "automountServiceAccountToken", "nodeName", "hostNetwork", "hostPID", "hostIPC", "hostname",
 		"setHostnameAsFQDN", "subdomain", "schedulerName", "enableServiceLinks")
-	isDone(rows, "tolerations[].", "key", "operator", "value", "effect", "tolerationSeconds")
+	isDone(rows, "tolerations[].", "key", "operator", "value", "effect")
+	rows["tolerations[].tolerationSeconds"] = ignore("Pods are not evicted by taints")
 	isDone(rows, "hostAliases[].", "ip", "hostnames")
 	isDone(rows, "dnsConfig.", "nameservers", "searches", "options[].name", "options[].value")
 	isDone(rows, "schedulingGates[].", "name")

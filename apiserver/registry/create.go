@@ -160,16 +160,28 @@ func (c *client) insert(ctx context.Context, kind *api.Kind, obj api.Object, dry
 		return c.r.allocate(ctx, nil, obj, dryRun)
 	}
 	if dryRun {
-		_, err := c.r.store.Get(ctx, kind, obj.GetNamespace(), obj.GetName())
-		switch {
-		case err == nil:
-			return nil, apierrors.NewAlreadyExists(kind.GroupResource(), obj.GetName())
-		case !apierrors.IsNotFound(err):
-			return nil, err
-		}
-		return obj, nil
+		return c.r.tried(ctx, nil, obj)
 	}
 	return c.r.commit(ctx, store.Insert(obj))
+}
+
+// tried is what a dry run answers instead of storing obj in place of old.
+func (r *Registry) tried(ctx context.Context, old, obj api.Object) (api.Object, error) {
+	if old != nil {
+		return obj, nil
+	}
+	kind, err := api.KindOf(obj)
+	if err != nil {
+		return nil, apierrors.NewInternalError(err)
+	}
+	_, err = r.store.Get(ctx, kind, obj.GetNamespace(), obj.GetName())
+	switch {
+	case err == nil:
+		return nil, apierrors.NewAlreadyExists(kind.GroupResource(), obj.GetName())
+	case !apierrors.IsNotFound(err):
+		return nil, err
+	}
+	return obj, nil
 }
 
 // commit stores and returns the first op's object.

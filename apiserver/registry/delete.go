@@ -192,7 +192,7 @@ func (c *client) remove(ctx context.Context, old, last api.Object, dryRun bool) 
 	if dryRun {
 		return last, nil
 	}
-	return c.r.commit(ctx, append([]store.Op{store.Remove(old)}, c.r.releases(old)...)...)
+	return c.r.commit(ctx, append([]store.Op{store.Remove(old)}, releases(old)...)...)
 }
 
 // emptying is upstream's answer to a second deletion of a namespace.

@@ -24,6 +24,7 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/api"
 	"github.com/slipway-dev/slipway/apiserver/registry/access"
 	"github.com/slipway-dev/slipway/apiserver/registry/ownership"
+	"github.com/slipway-dev/slipway/apiserver/registry/service"
 	"github.com/slipway-dev/slipway/apiserver/store"
 )
 
@@ -61,7 +62,7 @@ type Registry struct {
 	store   *store.Store
 	access  access.Authorizer
 	owners  *ownership.Tracker
-	pool    pool
+	pool    service.Pool
 	tokens  TokenIssuer
 	audit   func(Entry)
 	now     func() time.Time
@@ -79,7 +80,7 @@ func New(c Config) (*Registry, error) {
 	if c.NodePorts == [2]int32{} {
 		c.NodePorts = [2]int32{30000, 32767}
 	}
-	p, err := newPool(c.ServiceCIDR, c.NodePorts)
+	p, err := service.NewPool(c.ServiceCIDR, c.NodePorts)
 	if err != nil {
 		return nil, fmt.Errorf("registry: %w", err)
 	}

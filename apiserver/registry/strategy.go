@@ -13,6 +13,7 @@ import (
 	"k8s.io/kubernetes/pkg/apis/core/v1/helper/qos"
 
 	"github.com/slipway-dev/slipway/apiserver/api"
+	"github.com/slipway-dev/slipway/apiserver/registry/service"
 )
 
 // strategy is what a kind adds to the rules that hold for all. A nil function adds nothing. The objects are the
@@ -88,6 +89,12 @@ func updatePodStatus(updated, old api.Object) {
 			c.ObservedGeneration = before.Conditions[j].ObservedGeneration
 		}
 	}
+}
+
+func createService(obj api.Object) { service.Create(obj.(*corev1.Service)) }
+
+func updateService(updated, old api.Object) {
+	service.Update(updated.(*corev1.Service), old.(*corev1.Service))
 }
 
 // createSecret moves stringData into data, where it is stored.

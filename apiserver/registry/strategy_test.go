@@ -228,7 +228,7 @@ func TestUpdateKeepsWhatItCannotChange(t *testing.T) {
 func TestUpdateOfNothingNewWritesNothing(t *testing.T) {
 	f := newFixture(t)
 	objects := []api.Object{
-		deployment("web"), pod("a"), service("s", corev1.ServiceTypeNodePort),
+		deployment("web"), pod("a"), svc("s", corev1.ServiceTypeNodePort),
 		&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "s"}, StringData: map[string]string{"a": "b"}},
 	}
 	for _, obj := range objects {

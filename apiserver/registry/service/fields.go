@@ -1,26 +1,20 @@
-package registry
+// Package service says what a Service is given: the fields that hang together, an address of the cluster's range and
+// ports of every node. It decides by values only; which addresses and ports are taken is told by the caller, and
+// kept in the store as claims in the transaction of their Service.
+package service
 
 import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-
-	"github.com/slipway-dev/slipway/apiserver/api"
 )
 
-// createService fills the fields of a Service that hang together. Addresses come later, with the transaction.
-func createService(obj api.Object) {
-	svc := obj.(*corev1.Service)
-	if svc.Spec.ClusterIP != "" && len(svc.Spec.ClusterIPs) == 0 {
-		svc.Spec.ClusterIPs = []string{svc.Spec.ClusterIP}
-	}
-	defaultFamilies(svc, nil)
-}
+// Create fills the fields of a new, defaulted Service that hang together. Its address comes with Pool.Fill.
+func Create(svc *corev1.Service) { defaultFamilies(svc, nil) }
 
-// updateService completes a Service by what its old state was given, so that a manifest without addresses keeps
+// Update completes a Service by what its old state was given, so that a manifest without addresses keeps
 // them, and drops what a new type does not have.
-func updateService(updated, old api.Object) {
-	svc, before := updated.(*corev1.Service), old.(*corev1.Service)
+func Update(svc, before *corev1.Service) {
 	matchClusterIPs(svc, before)
 	if hasClusterIP(before) && hasClusterIP(svc) {
 		if svc.Spec.ClusterIP == "" {
