@@ -28,6 +28,7 @@ type treeReader struct {
 	root    plumbing.Hash
 	budget  gitsource.Budget
 	entries int
+	trees   map[plumbing.Hash]*object.Tree // decoded: one may stand in many places
 	files   []gitsource.File
 	modules []string // submodules, which are not followed
 }
@@ -39,7 +40,7 @@ func (c *cache) read(id plumbing.Hash, folder string) (*gitsource.Snapshot, []st
 	if err != nil {
 		return nil, nil, fmt.Errorf("read commit %s: %w", id, err)
 	}
-	r := &treeReader{cache: c, root: commit.TreeHash}
+	r := &treeReader{cache: c, root: commit.TreeHash, trees: map[plumbing.Hash]*object.Tree{}}
 	start := commit.TreeHash
 	if folder != "" {
 		entry, err := r.find(folder)
@@ -63,9 +64,13 @@ func (r *treeReader) folder(dir string, id plumbing.Hash, depth int) error {
 	if depth > maxTreeDepth {
 		return refuse("%.100s: folders are nested too deeply (want at most %d levels)", dir, maxTreeDepth)
 	}
-	tree, err := object.GetTree(r.cache.store, id)
-	if err != nil {
-		return fmt.Errorf("read folder %q: %w", dir, err)
+	tree := r.trees[id]
+	if tree == nil {
+		var err error
+		if tree, err = object.GetTree(r.cache.store, id); err != nil {
+			return fmt.Errorf("read folder %q: %w", dir, err)
+		}
+		r.trees[id] = tree
 	}
 	for _, e := range tree.Entries {
 		if r.entries++; r.entries > maxEntries {

@@ -121,7 +121,7 @@ func delta(base, result uint64, rest ...byte) []byte {
 }
 
 func TestPacksAreLookedThrough(t *testing.T) {
-	large := make([]byte, maxObjectBytes+1)
+	const large = maxObjectBytes + 1
 	small := [2][]byte{entry(plumbing.BlobObject, 5), []byte("hello")}
 	bomb := delta(5, 1<<40, 0x90, 5)
 	liar := delta(5, 1<<63, 0x90, 5)
@@ -132,8 +132,8 @@ func TestPacksAreLookedThrough(t *testing.T) {
 	}{
 		"good":             {pack(small, small), ""},
 		"none":             {pack(), ""},
-		"large object":     {pack([2][]byte{entry(plumbing.BlobObject, int64(len(large))), large}), "too large"},
-		"lying about size": {pack([2][]byte{entry(plumbing.BlobObject, 5), large}), "read pack"},
+		"large object":     {pack([2][]byte{entry(plumbing.BlobObject, large), []byte("refused before it is read")}), "too large"},
+		"lying about size": {pack([2][]byte{entry(plumbing.BlobObject, 5), make([]byte, 1<<20)}), "read pack"},
 		"delta bomb":       {pack(small, [2][]byte{offset(entry(plumbing.OFSDeltaObject, int64(len(bomb))), 14), bomb}), "too large"},
 		"overflowing":      {pack(small, [2][]byte{offset(entry(plumbing.OFSDeltaObject, int64(len(liar))), 14), liar}), "malformed delta"},
 		"too many objects": {[]byte("PACK\x00\x00\x00\x02\xff\xff\xff\xff"), "too large"},
