@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/slipway-dev/slipway/apiserver/api"
@@ -286,4 +288,31 @@ func TestMinReadySecondsHoldsTheRolloutBack(t *testing.T) {
 		w.pass(3 * time.Minute)
 		w.want("pods web:v2 Running: 2\nreplicaset web:v1 revision 1: 0 of 0 available\nreplicaset web:v2 revision 2: 2 of 2 available")
 	})
+}
+
+func TestRolloutKeepsItsBoundsWhenWritesFail(t *testing.T) {
+	for seed := range uint64(10) {
+		inWorld(t, func(w *world) {
+			w.luck = rand.New(rand.NewPCG(seed, 11))
+			w.create(shop())
+			w.settle()
+			w.create(web(5, "v1"))
+			w.settle()
+			end := w.bounds(within(5, 6))
+			for _, v := range []string{"v2", "v3", "v1"} {
+				w.change(version(v))
+				w.pass(time.Duration(seed) * 200 * time.Millisecond)
+			}
+			w.pass(10 * time.Minute)
+			end()
+			if d := w.deployment(); d.Status.UpdatedReplicas != 5 || d.Status.Replicas != 5 || d.Status.AvailableReplicas != 5 {
+				t.Errorf("seed %d: %+v\n%s", seed, d.Status, w.state())
+			}
+			w.delete(api.Namespaces, "", "shop", "")
+			w.pass(10 * time.Minute)
+			if _, err := w.admin.Get(w.ctx, api.Namespaces, "", "shop"); !apierrors.IsNotFound(err) {
+				t.Errorf("seed %d: namespace is still there: %v", seed, err)
+			}
+		})
+	}
 }

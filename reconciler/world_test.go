@@ -2,8 +2,10 @@ package reconciler
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -43,6 +45,7 @@ type world struct {
 	log   *strings.Builder
 	mu    sync.Mutex
 	sick  map[string]bool // images whose Pods never become ready
+	luck  *rand.Rand      // not nil: writes of controllers fail now and then
 }
 
 // inWorld runs test in a bubble of its own time.
@@ -101,7 +104,7 @@ func (w *world) add(g *loop.Group) {
 	events := event.New(r.As(registry.Controller("deployment")), "test", slog.New(slog.DiscardHandler))
 	g.AddFunc("events", events.Run)
 	add := func(name string, build func(store.Client) loop.Controller) {
-		client := r.As(registry.Controller(name))
+		client := unlucky{r.As(registry.Controller(name)), w}
 		c := build(client)
 		if c.Name != name {
 			w.t.Errorf("controller %s is called %s", name, c.Name)
@@ -116,6 +119,41 @@ func (w *world) add(g *loop.Group) {
 	add("garbage", func(c store.Client) loop.Controller { return garbage.New(c, events) })
 	add("eventttl", func(c store.Client) loop.Controller { return eventttl.New(c, events) })
 	g.Add(w.admin, loop.Controller{Name: "node", Workers: 4, Inputs: []loop.Input{{Kind: api.Pods, Keys: loop.Own}}, Reconcile: w.node})
+}
+
+// unlucky is a client whose writes fail now and then where the world says so: some before they are done, some after.
+type unlucky struct {
+	store.Client
+	w *world
+}
+
+func (u unlucky) try(write func() (api.Object, error)) (api.Object, error) {
+	u.w.mu.Lock()
+	fate := 9
+	if u.w.luck != nil {
+		fate = u.w.luck.IntN(10)
+	}
+	u.w.mu.Unlock()
+	if fate == 0 {
+		return nil, errors.New("connection refused")
+	}
+	obj, err := write()
+	if fate == 1 && err == nil {
+		return nil, errors.New("connection lost, nobody knows what was done")
+	}
+	return obj, err
+}
+
+func (u unlucky) Create(ctx context.Context, obj api.Object, opts store.CreateOptions) (api.Object, error) {
+	return u.try(func() (api.Object, error) { return u.Client.Create(ctx, obj, opts) })
+}
+
+func (u unlucky) Update(ctx context.Context, obj api.Object, opts store.UpdateOptions) (api.Object, error) {
+	return u.try(func() (api.Object, error) { return u.Client.Update(ctx, obj, opts) })
+}
+
+func (u unlucky) Delete(ctx context.Context, kind *api.Kind, ns, name string, opts store.DeleteOptions) (api.Object, error) {
+	return u.try(func() (api.Object, error) { return u.Client.Delete(ctx, kind, ns, name, opts) })
 }
 
 // node is what scheduler and agent do to a Pod.
