@@ -19,6 +19,7 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/store"
 	"github.com/slipway-dev/slipway/nodeagent/agent/admission"
 	"github.com/slipway-dev/slipway/nodeagent/agent/recipe"
+	"github.com/slipway-dev/slipway/nodeagent/cgroup"
 	"github.com/slipway-dev/slipway/nodeagent/dns"
 	"github.com/slipway-dev/slipway/nodeagent/engine"
 	"github.com/slipway-dev/slipway/nodeagent/lifecycle"
@@ -309,14 +310,24 @@ func (w *worker) writeStatus(ctx context.Context, pod *corev1.Pod, status corev1
 	}
 }
 
-// removeLogs removes the log files of a Pod that is gone.
-func (w *worker) removeLogs() {
+// removeRest removes the log files and cgroups of a Pod that is gone.
+func (w *worker) removeRest(ctx context.Context) {
 	folders, err := filepath.Glob(filepath.Join(w.a.cfg.LogDir, "*_"+string(w.uid)))
 	for _, dir := range folders {
 		err = errors.Join(err, os.RemoveAll(dir))
 	}
+	groups := cgroup.At(cgroup.Mount, w.a.cfg.Cgroup)
+	for _, class := range []string{"guaranteed", "burstable", "besteffort"} {
+		path := class + "/pod" + string(w.uid)
+		busy := groups.Remove(path)
+		for pause := firstPause; busy != nil && pause < time.Second && ctx.Err() == nil; pause *= 2 {
+			rest(ctx, pause) // the kernel may still be taking the last process away
+			busy = groups.Remove(path)
+		}
+		err = errors.Join(err, busy)
+	}
 	if err != nil {
-		w.a.log.Warn("remove logs of a pod that is gone", "namespace", w.pod.Namespace, "pod", w.pod.Name, "err", err)
+		w.a.log.Warn("remove what is left of a pod that is gone", "namespace", w.pod.Namespace, "pod", w.pod.Name, "err", err)
 	}
 }
 

@@ -56,6 +56,7 @@ type Config struct {
 
 	DataDir string // Pods' files are below <DataDir>/pods
 	LogDir  string // "/var/log/pods"
+	Cgroup  string // holds the Pods' cgroups; empty: "/slipway"
 
 	Cluster    recipe.Cluster
 	ResolvConf string // the node's; empty: "/etc/resolv.conf"
@@ -100,6 +101,9 @@ func New(cfg Config) (*Agent, error) {
 	}
 	if cfg.LogDir == "" {
 		cfg.LogDir = "/var/log/pods"
+	}
+	if cfg.Cgroup == "" {
+		cfg.Cgroup = "/slipway"
 	}
 	if cfg.ResolvConf == "" {
 		cfg.ResolvConf = "/etc/resolv.conf"

@@ -36,7 +36,7 @@ func (w *worker) createInput(action lifecycle.Action) creation {
 	return creation{action: action, container: c, pod: w.pod, input: recipe.Input{
 		Self: w.self(), Container: c, ID: action.ID, Labels: lifecycle.Labels(w.pod, action, w.o.Sandbox.ID),
 		Image: c.Image, LogPath: filepath.Join(w.a.cfg.LogDir, logs.File(w.pod, c.Name, action.Attempt)),
-		Sandbox: w.sandbox, Hostname: name, Cluster: w.a.cfg.Cluster, NodeMemory: w.a.machine.Memory,
+		Cgroup: w.a.cfg.Cgroup, Sandbox: w.sandbox, Hostname: name, Cluster: w.a.cfg.Cluster, NodeMemory: w.a.machine.Memory,
 	}}
 }
 

@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -21,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/slipway-dev/slipway/apiserver/store"
+	"github.com/slipway-dev/slipway/nodeagent/cgroup"
 	"github.com/slipway-dev/slipway/nodeagent/engine/containerd"
 	"github.com/slipway-dev/slipway/nodeagent/network"
 	"github.com/slipway-dev/slipway/nodeagent/network/networktest"
@@ -31,7 +33,10 @@ import (
 
 func TestMain(m *testing.M) { networktest.Main(m) }
 
-const testImage = "docker.io/library/testpod:1"
+const (
+	testImage  = "docker.io/library/testpod:1"
+	testCgroup = "/slipway-agent-test"
+)
 
 // realRig is a rig on containerd and the network of this (test's own) host. All of it is gone when the test ends.
 func realRig(t testing.TB) *rig {
@@ -63,6 +68,7 @@ func realRig(t testing.TB) *rig {
 	r := newRig(t, e, n)
 	r.config.Log = log
 	r.config.MaxPods = 1000
+	r.config.Cgroup = testCgroup
 	t.Cleanup(func() { r.clear() })
 	return r
 }
@@ -120,7 +126,7 @@ func (r *rig) clear() {
 			}
 		}
 	}
-	if err := r.network.Close(ctx); err != nil {
+	if err := errors.Join(r.network.Close(ctx), cgroup.At(cgroup.Mount, testCgroup).Remove("")); err != nil {
 		r.t.Error(err)
 	}
 }
@@ -283,6 +289,7 @@ func realLiveness(t *testing.T, r *rig) {
 func realGrace(t *testing.T, r *rig) {
 	r.create(bound("stubborn", only(testpod("main", "stubborn")), func(s *corev1.PodSpec) { one := int64(1); s.TerminationGracePeriodSeconds = &one }))
 	p := r.until("ready", "stubborn", isReady)
+	r.waitFor("the program ignores SIGTERM", func() bool { return r.log(t, p, corev1.PodLogOptions{}) != "" })
 	follow, err := r.agent.Logs(t.Context(), p, &corev1.PodLogOptions{Follow: true})
 	if err != nil {
 		t.Fatal(err)
@@ -391,6 +398,7 @@ func realNothingLeft(t *testing.T, r *rig) {
 	if len(list)+len(boxes)+containersFolder(r.config.DataDir) > 0 || bytes.Contains(mounts, []byte(r.config.DataDir)) {
 		t.Errorf("left: containers %v, sandboxes %v, folders %d", list, boxes, containersFolder(r.config.DataDir))
 	}
+	r.waitFor("no cgroups are left", func() bool { pods, _ := cgroup.At(cgroup.Mount, testCgroup).List("pod"); return len(pods) == 0 })
 	r.waitFor("no logs are left", func() bool { logs, _ := os.ReadDir(r.config.LogDir); return len(logs) == 0 })
 }
 

@@ -23,12 +23,9 @@ const (
 	scoreBestEffort = 1000
 )
 
-// CgroupRoot is the cgroup below which all Pods are.
-const CgroupRoot = "/slipway"
-
-// CgroupParent returns the cgroup of a Pod.
-func CgroupParent(pod *corev1.Pod) string {
-	return CgroupRoot + "/" + strings.ToLower(string(QOS(pod))) + "/pod" + string(pod.UID)
+// CgroupOf returns the cgroup of a Pod below the one that holds all Pods.
+func CgroupOf(pod *corev1.Pod) string {
+	return strings.ToLower(string(QOS(pod))) + "/pod" + string(pod.UID)
 }
 
 // resources returns the limits of a container as the kernel takes them.

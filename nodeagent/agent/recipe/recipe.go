@@ -25,6 +25,7 @@ type Input struct {
 	Labels    map[string]string
 	Image     string // reference of the present image
 	LogPath   string
+	Cgroup    string // the cgroup that holds all Pods: "/slipway"
 	Sandbox   network.Sandbox
 	Objects   Objects
 	Mounts    []engine.Mount // volumes of the container, by host path
@@ -58,7 +59,7 @@ func Container(in Input) (engine.Container, error) {
 		Stdin: c.Stdin, TTY: c.TTY,
 		Namespaces: engine.Namespaces{Network: in.Sandbox.NetNS, IPC: in.Sandbox.IPC, UTS: in.Sandbox.UTS},
 		Mounts:     mounts(in.Mounts, in.Files),
-		Cgroup:     CgroupParent(pod),
+		Cgroup:     path.Join(in.Cgroup, CgroupOf(pod)),
 		Resources:  resources(pod, c, in.NodeMemory),
 		Security:   security(pod, c),
 	}

@@ -123,11 +123,11 @@ func TestResourcesAndCgroup(t *testing.T) {
 		want   engine.Resources
 		cgroup string
 	}{
-		{"nothing asked for", corev1.ResourceRequirements{}, engine.Resources{CPUShares: 2, OOMScoreAdj: 1000}, "/slipway/besteffort/podu1"},
-		{"requests", corev1.ResourceRequirements{Requests: quantities("250m", "1Gi")}, engine.Resources{CPUShares: 256, OOMScoreAdj: 750}, "/slipway/burstable/podu1"},
+		{"nothing asked for", corev1.ResourceRequirements{}, engine.Resources{CPUShares: 2, OOMScoreAdj: 1000}, "besteffort/podu1"},
+		{"requests", corev1.ResourceRequirements{Requests: quantities("250m", "1Gi")}, engine.Resources{CPUShares: 256, OOMScoreAdj: 750}, "burstable/podu1"},
 		{"limits", corev1.ResourceRequirements{Limits: quantities("500m", "64Mi"), Requests: quantities("500m", "64Mi")},
-			engine.Resources{CPUShares: 512, CPUPeriod: 100000, CPUQuota: 50000, MemoryBytes: 64 << 20, OOMScoreAdj: -997}, "/slipway/guaranteed/podu1"},
-		{"limit of cpu only", corev1.ResourceRequirements{Limits: quantities("1m", "")}, engine.Resources{CPUShares: 2, CPUPeriod: 100000, CPUQuota: 1000, OOMScoreAdj: 999}, "/slipway/burstable/podu1"},
+			engine.Resources{CPUShares: 512, CPUPeriod: 100000, CPUQuota: 50000, MemoryBytes: 64 << 20, OOMScoreAdj: -997}, "guaranteed/podu1"},
+		{"limit of cpu only", corev1.ResourceRequirements{Limits: quantities("1m", "")}, engine.Resources{CPUShares: 2, CPUPeriod: 100000, CPUQuota: 1000, OOMScoreAdj: 999}, "burstable/podu1"},
 	}
 	for _, tc := range cases {
 		t.Run(tc.name, func(t *testing.T) {
@@ -136,7 +136,7 @@ func TestResourcesAndCgroup(t *testing.T) {
 			if diff := cmp.Diff(tc.want, resources(p, p.Spec.Containers[0], 4<<30)); diff != "" {
 				t.Errorf("resources (-want +got):\n%s", diff)
 			}
-			if got := CgroupParent(p); got != tc.cgroup {
+			if got := CgroupOf(p); got != tc.cgroup {
 				t.Errorf("cgroup %s, want %s", got, tc.cgroup)
 			}
 		})
@@ -159,7 +159,7 @@ func TestSecurityMerges(t *testing.T) {
 
 func TestContainer(t *testing.T) {
 	in := input(corev1.Container{Name: "main", Command: []string{"run", "$(A)"}, Args: []string{"$$(A)"}, Env: []corev1.EnvVar{{Name: "A", Value: "x"}}, WorkingDir: "/w"})
-	in.ID, in.Image, in.Sandbox = "id", "app:1", network.Sandbox{NetNS: "/n", IPC: "/i", UTS: "/u"}
+	in.Cgroup, in.ID, in.Image, in.Sandbox = "/slipway", "id", "app:1", network.Sandbox{NetNS: "/n", IPC: "/i", UTS: "/u"}
 	in.Mounts = []engine.Mount{{Source: "/v", Target: "/etc/hosts"}, {Source: "/v2", Target: "/a/b"}, {Source: "/v1", Target: "/a"}}
 	in.Files = []engine.Mount{{Source: "/h", Target: "/etc/hosts"}, {Source: "/r", Target: "/etc/resolv.conf"}}
 	got, err := Container(in)

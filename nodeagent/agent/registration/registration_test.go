@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,18 +21,20 @@ func machine() Machine {
 	return Machine{Name: "node1", Hostname: "host1", IPs: []string{"192.0.2.1"}, CPUMillis: 2000, Memory: 4 << 30, Disk: 10 << 30, Pods: 110, Reserved: memoryReserve}
 }
 
+var errDown = errors.New("container engine does not answer")
+
 // counting counts status writes.
 type counting struct {
 	store.Client
-	status, leases int
+	status, leases atomic.Int32
 }
 
 func (c *counting) Update(ctx context.Context, obj api.Object, opts store.UpdateOptions) (api.Object, error) {
 	if _, ok := obj.(*coordinationv1.Lease); ok {
-		c.leases++
+		c.leases.Add(1)
 	}
 	if opts.Subresource == "status" {
-		c.status++
+		c.status.Add(1)
 	}
 	return c.Client.Update(ctx, obj, opts)
 }
@@ -44,11 +47,16 @@ func TestHeartbeatWritesTheLeaseAndTheStatusOnlyWhenItChanged(t *testing.T) {
 			t.Fatal(err)
 		}
 		client := &counting{Client: s}
-		var trouble error
+		var trouble atomic.Bool
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			_ = Run(ctx, Config{Client: client, Machine: machine(), Log: slog.New(slog.DiscardHandler), Healthy: func(context.Context) error { return trouble }})
+			_ = Run(ctx, Config{Client: client, Machine: machine(), Log: slog.New(slog.DiscardHandler), Healthy: func(context.Context) error {
+				if trouble.Load() {
+					return errDown
+				}
+				return nil
+			}})
 		}()
 		get := func() *corev1.Node {
 			t.Helper()
@@ -74,13 +82,13 @@ func TestHeartbeatWritesTheLeaseAndTheStatusOnlyWhenItChanged(t *testing.T) {
 		since := ready().LastTransitionTime
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
-		if client.leases < 11 || client.status > 1 {
-			t.Errorf("in two quiet minutes %d leases and %d statuses were written, want 12 and at most 1", client.leases, client.status)
+		if client.leases.Load() < 11 || client.status.Load() > 1 {
+			t.Errorf("in two quiet minutes %d leases and %d statuses were written, want 12 and at most 1", client.leases.Load(), client.status.Load())
 		}
-		trouble = errors.New("container engine does not answer")
+		trouble.Store(true)
 		time.Sleep(leasePeriod)
 		synctest.Wait()
-		if c := ready(); c.Status != corev1.ConditionFalse || c.Reason != "KubeletNotReady" || c.Message != trouble.Error() || c.LastTransitionTime.Equal(&since) {
+		if c := ready(); c.Status != corev1.ConditionFalse || c.Reason != "KubeletNotReady" || c.Message != errDown.Error() || c.LastTransitionTime.Equal(&since) {
 			t.Errorf("condition %+v", c)
 		}
 		cancel()
