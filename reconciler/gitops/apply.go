@@ -26,7 +26,7 @@ type failure struct {
 // deed is an action that was carried out.
 type deed struct {
 	plan.Action
-	written  api.Object // nil for a deletion
+	written  api.Object // the object's last state; nil when it is gone
 	putsBack bool       // what it wrote had been written before: somebody else changed it since
 }
 
@@ -142,7 +142,8 @@ func (e *Engine) act(ctx context.Context, t *plan.Tree, a plan.Action, out *outc
 	e.tell(Progress{Step: step, Revision: t.Revision, Action: &a, Text: a.String()})
 }
 
-// effect is the one place where a plan changes anything. It returns the object written, nil for a deletion.
+// effect is the one place where a plan changes anything. It returns the object's last state, nil
+// when it is gone.
 func (e *Engine) effect(ctx context.Context, t *plan.Tree, a plan.Action) (api.Object, error) {
 	switch a.Op {
 	case plan.Create, plan.Update:
@@ -157,12 +158,15 @@ func (e *Engine) effect(ctx context.Context, t *plan.Tree, a plan.Action) (api.O
 		return e.release(ctx, a.Ref)
 	case plan.Delete:
 		e.memory.forget(a.Ref)
-		_, err := e.client.Delete(ctx, a.Ref.Row(), a.Ref.Namespace, a.Ref.Name,
+		obj, err := e.client.Delete(ctx, a.Ref.Row(), a.Ref.Namespace, a.Ref.Name,
 			store.DeleteOptions{UID: a.Live.GetUID(), Propagation: metav1.DeletePropagationBackground})
 		if apierrors.IsNotFound(err) {
 			return nil, nil
 		}
-		return nil, err
+		if err != nil || obj.GetDeletionTimestamp() == nil {
+			return nil, err
+		}
+		return obj, nil
 	}
 	return nil, nil
 }

@@ -29,6 +29,7 @@ type commit struct {
 	refused  map[plan.Ref]string // objects the plan refused: message
 	waiting  map[plan.Ref]bool   // objects that wait for a deletion to end
 	failed   map[plan.Ref]failure
+	leaving  map[plan.Ref]bool          // deleted, and not gone yet
 	health   map[plan.Ref]health.Health // of the objects that have one of their own
 	told     map[plan.Ref]health.Health // as the observer last heard
 
@@ -48,7 +49,7 @@ type attempt struct {
 
 func newCommit(t *plan.Tree) *commit {
 	return &commit{tree: t, full: true, scope: map[plan.Ref]bool{}, refused: map[plan.Ref]string{}, waiting: map[plan.Ref]bool{},
-		failed: map[plan.Ref]failure{}, health: map[plan.Ref]health.Health{}, told: map[plan.Ref]health.Health{}, attempts: map[plan.Ref]attempt{}}
+		failed: map[plan.Ref]failure{}, leaving: map[plan.Ref]bool{}, health: map[plan.Ref]health.Health{}, told: map[plan.Ref]health.Health{}, attempts: map[plan.Ref]attempt{}}
 }
 
 // Bounds of the time between tries.
@@ -120,6 +121,11 @@ func (c *commit) absorb(p plan.Plan, out *outcome, now time.Time) {
 			c.refused[a.Ref] = a.Problem()
 		case plan.Wait:
 			c.waiting[a.Ref] = true
+		}
+	}
+	for ref, d := range out.done {
+		if d.Op == plan.Delete && d.written != nil {
+			c.leaving[ref] = true
 		}
 	}
 	for ref, f := range out.failed {
@@ -230,6 +236,9 @@ func (c *commit) phase(lines []string) (phase, message string) {
 		if cause == "" && h.Cause != "" {
 			cause = fmt.Sprintf("%s: %s", ref, h.Cause)
 		}
+	}
+	if cause == "" && len(c.leaving) == len(late) && len(late) > 0 {
+		cause = fmt.Sprintf("%s: %s", late[0], c.health[late[0]].Message)
 	}
 	switch {
 	case c.refusal != "":

@@ -40,6 +40,9 @@ func TestJudge(t *testing.T) {
 		{"one is stuck, another still comes", func(c *commit) { c.health[web], c.health[db] = stuck, starting }, state{slipwayv1.RolloutSettling, "Deployment shop/web: " + crashing.Cause}},
 		{"all that are late are stuck", func(c *commit) { c.health[web], c.health[db] = stuck, current }, state{slipwayv1.RolloutFailed, "Deployment shop/web: " + crashing.Cause}},
 		{"one refused, others current", func(c *commit) { c.refused[db], c.health[web] = "db.yaml:1: taken", current }, state{slipwayv1.RolloutFailed, "db.yaml:1: taken"}},
+		{"something pruned is not gone yet", func(c *commit) {
+			c.leaving[web], c.health[web] = true, health.Health{Status: health.Terminating, Message: "is being deleted"}
+		}, state{slipwayv1.RolloutSettling, "Deployment shop/web: is being deleted"}},
 		{"failed does not go back to settling", func(c *commit) { c.status.Phase, c.health[web] = slipwayv1.RolloutFailed, starting }, state{slipwayv1.RolloutFailed, ""}},
 		{"failed may still succeed", func(c *commit) { c.status.Phase, c.health[web] = slipwayv1.RolloutFailed, current }, state{slipwayv1.RolloutSucceeded, "3 created, 1 unchanged"}},
 		{"succeeded stays so", func(c *commit) { c.status.Phase, c.health[web] = slipwayv1.RolloutSucceeded, stuck }, state{slipwayv1.RolloutSucceeded, "3 created, 1 unchanged"}},

@@ -18,6 +18,7 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/store"
 	"github.com/slipway-dev/slipway/apiserver/store/kv/memory"
 	"github.com/slipway-dev/slipway/gitsource"
+	"github.com/slipway-dev/slipway/reconciler/gitops/health"
 )
 
 func TestCreateUpdatePrune(t *testing.T) {
@@ -285,6 +286,13 @@ func TestNamespaceWithOthersObjectsWaits(t *testing.T) {
 	if err := New(r.admin, event.Discard, r.log, Config{}).Confirm(t.Context(), rev); err != nil {
 		t.Fatal(err)
 	}
+	r.await("the namespace leaves", func(p Progress) bool {
+		return p.Step == StepWorkload && p.Ref.Name == "old" && p.Health.Status == health.Terminating
+	})
+	if ro := r.record(); final(ro.Status.Phase) {
+		t.Errorf("the record says %s before the namespace is gone", ro.Status.Phase)
+	}
+	r.finalize("old")
 	r.awaitStep(StepSettled, rev)
 	if has[*corev1.Namespace](r, "", "old") {
 		t.Error("the namespace is still there")

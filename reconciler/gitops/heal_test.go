@@ -9,7 +9,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/slipway-dev/slipway/apiserver/api"
@@ -174,14 +173,7 @@ func TestDeletedNamespaceComesBack(t *testing.T) {
 	r.delete(api.Namespaces, "", "shop")
 	r.delete(api.ConfigMaps, "shop", "a")
 	r.delete(api.ConfigMaps, "shop", "b")
-	ns := get[*corev1.Namespace](r, "", "shop").DeepCopy()
-	ns.Spec.Finalizers = nil
-	if _, err := r.admin.Update(t.Context(), ns, store.UpdateOptions{Subresource: "finalize"}); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.admin.Delete(t.Context(), api.Namespaces, "", "shop", store.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-		t.Fatal(err)
-	}
+	r.finalize("shop")
 	back := map[string]bool{}
 	r.await("everything back", func(p Progress) bool {
 		if p.Step == StepPutBack && p.Revision.ID == rev && p.Action.Op == plan.Create {

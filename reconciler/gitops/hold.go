@@ -216,6 +216,8 @@ func (e *Engine) digest(c *commit, seen map[plan.Ref]change, now time.Time) (con
 			if e.strays(c.tree.Want(ref), ch) {
 				c.drifted(ref, now)
 			}
+		case c.leaving[ref]:
+			concerns = true
 		case late && (kind == api.Pods || kind == api.ReplicaSets):
 			concerns = true
 		}

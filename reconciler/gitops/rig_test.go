@@ -203,6 +203,19 @@ func (r *rig) record() *slipwayv1.Rollout {
 
 func (r *rig) source() *slipwayv1.Source { return get[*slipwayv1.Source](r, "", "default") }
 
+// finalize plays the namespace controller's last step.
+func (r *rig) finalize(name string) {
+	r.t.Helper()
+	ns := get[*corev1.Namespace](r, "", name).DeepCopy()
+	ns.Spec.Finalizers = nil
+	if _, err := r.admin.Update(r.t.Context(), ns, store.UpdateOptions{Subresource: "finalize"}); err != nil {
+		r.t.Fatal(err)
+	}
+	if _, err := r.admin.Delete(r.t.Context(), api.Namespaces, "", name, store.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+		r.t.Fatal(err)
+	}
+}
+
 // available plays the Deployment controller: every replica of a Deployment is there.
 func (r *rig) available(namespace, name string) {
 	r.t.Helper()

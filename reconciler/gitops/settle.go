@@ -6,6 +6,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/slipway-dev/slipway/apiserver/api"
@@ -62,8 +63,36 @@ func (e *Engine) assess(ctx context.Context, c *commit) error {
 		}
 		c.health[ref] = h.Steady(before[ref])
 	}
+	if err := e.assessLeaving(ctx, c); err != nil {
+		return err
+	}
 	e.tellWorkloads(c)
 	return nil
+}
+
+// assessLeaving looks at what was deleted and takes its time: Pods that end, namespaces that are emptied.
+func (e *Engine) assessLeaving(ctx context.Context, c *commit) error {
+	for ref := range c.leaving {
+		obj, err := e.client.Get(ctx, ref.Row(), ref.Namespace, ref.Name)
+		switch {
+		case apierrors.IsNotFound(err) || err == nil && obj.GetDeletionTimestamp() == nil:
+			delete(c.leaving, ref)
+			e.tellWorkload(c, ref, health.Health{Status: health.Current, Message: "deleted"})
+		case err != nil:
+			return fmt.Errorf("get %s: %w", ref, err)
+		default:
+			c.health[ref] = health.Of(obj, nil)
+			e.tellWorkload(c, ref, c.health[ref])
+		}
+	}
+	return nil
+}
+
+func (e *Engine) tellWorkload(c *commit, ref plan.Ref, h health.Health) {
+	if h != c.told[ref] {
+		c.told[ref] = h
+		e.tell(Progress{Step: StepWorkload, Revision: c.tree.Revision, Ref: ref, Health: h})
+	}
 }
 
 // tellWorkloads tells of every workload that came further, until the commit has ended.
@@ -75,11 +104,11 @@ func (e *Engine) tellWorkloads(c *commit) {
 			continue
 		}
 		_, known := c.told[ref]
-		c.told[ref] = h
 		if ref.Row() == api.Services || !known && h.Status == health.Current || final(c.status.Phase) && c.status.Phase != slipwayv1.RolloutFailed {
+			c.told[ref] = h
 			continue
 		}
-		e.tell(Progress{Step: StepWorkload, Revision: c.tree.Revision, Ref: ref, Health: h})
+		e.tellWorkload(c, ref, h)
 	}
 }
 
