@@ -88,8 +88,8 @@ func (f *filter) chains() []chain {
 	}
 }
 
-// install replaces the table as a whole, in one transaction, with the host ports of the given sandboxes.
-func (f *filter) install(recs []record) error {
+// install replaces the table as a whole, in one transaction, with host ports.
+func (f *filter) install(leads []lead) error {
 	f.drop()
 	f.conn.AddTable(f.table)
 	f.conn.AddTable(f.both)
@@ -109,10 +109,8 @@ func (f *filter) install(recs []record) error {
 			f.conn.AddRule(&nftables.Rule{Table: c.Table, Chain: c.Chain, Exprs: rule})
 		}
 	}
-	for _, rec := range recs {
-		if err := f.hostPorts(rec, f.conn.SetAddElements); err != nil {
-			return err
-		}
+	if err := f.hostPorts(leads, f.conn.SetAddElements); err != nil {
+		return err
 	}
 	if err := f.conn.Flush(); err != nil {
 		return fmt.Errorf("install the packet filter table %s: %w", tableName, err)
@@ -147,12 +145,11 @@ func (f *filter) remove() error {
 	return nil
 }
 
-// openPorts leads a sandbox's host ports to it.
-func (f *filter) openPorts(rec record) error { return f.change(rec, f.conn.SetAddElements) }
+func (f *filter) openPorts(leads []lead) error { return f.change(leads, f.conn.SetAddElements) }
 
-// closePorts takes a sandbox's host ports away.
-func (f *filter) closePorts(rec record) error {
-	err := f.change(rec, f.conn.SetDeleteElements)
+// closePorts takes host ports away that may not be there.
+func (f *filter) closePorts(leads []lead) error {
+	err := f.change(leads, f.conn.SetDeleteElements)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}
@@ -161,37 +158,28 @@ func (f *filter) closePorts(rec record) error {
 
 type elementChange func(*nftables.Set, []nftables.SetElement) error
 
-func (f *filter) change(rec record, change elementChange) error {
-	if len(rec.Pod.HostPorts) == 0 || !rec.Address.IsValid() {
+func (f *filter) change(leads []lead, change elementChange) error {
+	if len(leads) == 0 {
 		return nil
 	}
-	if err := f.hostPorts(rec, change); err != nil {
+	if err := f.hostPorts(leads, change); err != nil {
 		return err
 	}
 	if err := f.conn.Flush(); err != nil {
-		return fmt.Errorf("change host ports of %s: %w", rec.Pod.ID, err)
+		return fmt.Errorf("change host ports: %w", err)
 	}
 	return nil
 }
 
-func (f *filter) hostPorts(rec record, change elementChange) error {
-	for _, port := range rec.Pod.HostPorts {
-		proto, err := protocol(port.Protocol)
-		if err != nil {
-			return err
+func (f *filter) hostPorts(leads []lead, change elementChange) error {
+	for _, l := range leads {
+		key, set := append(nft.ProtocolKey(l.key.proto), nft.PortKey(l.key.port)...), f.everywhere
+		if l.key.addr.IsValid() {
+			key, set = append(l.key.addr.AsSlice(), key...), f.pinned
 		}
-		key := append(nft.ProtocolKey(proto), nft.PortKey(port.HostPort)...)
-		set := f.everywhere
-		if port.HostIP != "" && port.HostIP != "0.0.0.0" {
-			addr, err := netip.ParseAddr(port.HostIP)
-			if err != nil || !addr.Is4() {
-				return fmt.Errorf("host port %d: %q is not an IPv4 address", port.HostPort, port.HostIP)
-			}
-			key, set = append(addr.AsSlice(), key...), f.pinned
-		}
-		to := append(rec.Address.AsSlice(), nft.PortKey(port.PodPort)...)
+		to := append(l.addr.AsSlice(), nft.PortKey(l.port)...)
 		if err := change(set, []nftables.SetElement{{Key: key, Val: to}}); err != nil {
-			return fmt.Errorf("host port %d: %w", port.HostPort, err)
+			return fmt.Errorf("host port %d: %w", l.key.port, err)
 		}
 	}
 	return nil

@@ -78,6 +78,9 @@ func forwardAsBefore(runDir string) error {
 
 func forwardFile(runDir string) string { return filepath.Join(runDir, "ip_forward.before") }
 
+// NodeAddress is the node's address as others see it: the one it would call the world from.
+func NodeAddress() (netip.Addr, error) { return outwardAddress() }
+
 // outwardAddress is the node's address: the one it would call the world from.
 func outwardAddress() (netip.Addr, error) {
 	links, err := netlink.RouteGet(net.IPv4(192, 0, 2, 1)) // any address outside; nothing is sent

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -113,6 +114,7 @@ func TestPodsReachEachOtherTheHostAndOutside(t *testing.T) {
 		{"Pod to outside is masqueraded", a.NetNS, "192.0.2.2:80", "192.0.2.1"},
 		{"host port from outside", outside, "192.0.2.1:8080", "192.0.2.2"},
 		{"host port from the host", here, "192.0.2.1:8080", "192.0.2.1"},
+		{"host port on loopback", here, "127.0.0.1:8080", "10.244.0.1"},
 		{"host port from another Pod", a.NetNS, "192.0.2.1:8080", a.IP},
 		{"host port from its own Pod", b.NetNS, "192.0.2.1:8080", "10.244.0.1"},
 	} {
@@ -150,8 +152,20 @@ func TestSandboxSurvivesRestart(t *testing.T) {
 		t.Errorf("next address is %s, want 10.244.0.3", b.IP)
 	}
 	go serve(networktest.Listen(t, before.NetNS, ":80"))
-	if got := call(t, here, "10.244.0.1:8080"); got != "10.244.0.1" {
-		t.Errorf("host port after a restart: %s", got)
+	for _, at := range []string{"10.244.0.1:8080", "127.0.0.1:8080"} {
+		var got string
+		for deadline := time.Now().Add(10 * time.Second); got != "10.244.0.1" && time.Now().Before(deadline); {
+			got = call(t, here, at) // the first one may hold the port for a moment
+		}
+		if got != "10.244.0.1" {
+			t.Errorf("host port on %s after a restart: %s", at, got)
+		}
+	}
+	check(t, second.Teardown(t.Context(), "a"))
+	for _, at := range []string{"10.244.0.1:8080", "127.0.0.1:8080"} {
+		if got := call(t, here, at); !strings.Contains(got, "refused") {
+			t.Errorf("host port on %s after Teardown: %s, want refused", at, got)
+		}
 	}
 }
 
@@ -171,6 +185,50 @@ func TestSetupIsMadeAgainAfterReboot(t *testing.T) {
 	}
 	if got := call(t, box.NetNS, "10.244.0.1:1"); got != "error: dial tcp4 10.244.0.1:1: connect: connection refused" {
 		t.Errorf("Pod to gateway: %s", got)
+	}
+}
+
+func TestHostPortPassesToTheNewerPod(t *testing.T) {
+	n := open(t, t.TempDir())
+	closed(t, n)
+	ports := []network.HostPort{{HostPort: 8080, PodPort: 80, Protocol: "TCP"}}
+	setup(t, n, network.Pod{ID: "old", HostPorts: ports})
+	box := setup(t, n, network.Pod{ID: "new", HostPorts: ports})
+	check(t, n.Teardown(t.Context(), "old"))
+	go serve(networktest.Listen(t, box.NetNS, ":80"))
+	for _, at := range []string{"10.244.0.1:8080", "127.0.0.1:8080"} {
+		if got := call(t, here, at); got != "10.244.0.1" {
+			t.Errorf("host port on %s: %s", at, got)
+		}
+	}
+}
+
+func TestFailedSetupLeavesNothing(t *testing.T) {
+	n := open(t, t.TempDir())
+	closed(t, n)
+	before := hostState(t)
+	for name, pod := range map[string]network.Pod{
+		"protocol": {ID: "a", HostPorts: []network.HostPort{{HostPort: 1, PodPort: 1, Protocol: "XYZ"}}},
+		"address":  {ID: "a", HostPorts: []network.HostPort{{HostIP: "nowhere", HostPort: 1, PodPort: 1}}},
+		"hostname": {ID: "a", Hostname: strings.Repeat("x", 100)},
+		"id":       {ID: "../a"},
+	} {
+		if box, err := n.Setup(t.Context(), pod); err == nil {
+			t.Errorf("%s: Setup returned %+v", name, box)
+		}
+	}
+	if ids, err := n.List(t.Context()); err != nil || len(ids) > 0 {
+		t.Errorf("sandboxes %v, %v; want none", ids, err)
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for hostState(t) != before { // links go with their namespaces, soon
+		if time.Now().After(deadline) {
+			t.Fatalf("host (-before +after):\n%s", cmp.Diff(before, hostState(t)))
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+	if box := setup(t, n, network.Pod{ID: "b"}); box.IP == "" {
+		t.Error("no address")
 	}
 }
 

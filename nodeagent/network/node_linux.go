@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/slipway-dev/slipway/nodeagent/network/nft"
+	"github.com/slipway-dev/slipway/nodeagent/network/relay"
 )
 
 // guardPeriod is how often the node looks whether somebody changed the packet filter.
@@ -39,12 +40,14 @@ type node struct {
 	records records
 	filter  *filter
 
+	local relay.Relays    // host ports on the loopback addresses
 	turns [256]sync.Mutex // by sandbox id's hash
 
-	mu    sync.Mutex // guards pool and filter
-	pool  *pool
-	guard context.CancelFunc
-	ended chan struct{}
+	mu     sync.Mutex // guards pool, owners and filter
+	pool   *pool
+	owners map[portKey]string // sandbox that has a host port
+	guard  context.CancelFunc
+	ended  chan struct{}
 }
 
 // Open takes over the network of this host: what an earlier process set up is kept, links without a sandbox are
@@ -62,7 +65,7 @@ func Open(ctx context.Context, cfg Config) (Network, error) {
 	if err := CheckFree(cfg.PodCIDR, cfg.Device); err != nil {
 		return nil, err
 	}
-	n := &node{cfg: cfg, gateway: Gateway(cfg.PodCIDR), ended: make(chan struct{})}
+	n := &node{cfg: cfg, gateway: Gateway(cfg.PodCIDR), owners: map[portKey]string{}, ended: make(chan struct{})}
 	n.records = records{dir: filepath.Join(cfg.RunDir, "pods")}
 	if err := n.open(); err != nil {
 		return nil, err
@@ -93,8 +96,11 @@ func (n *node) open() (err error) {
 	if err := n.openDevice(); err != nil {
 		return err
 	}
-	if err := n.filter.install(recs); err != nil {
+	if err := n.filter.install(n.claim(recs)); err != nil {
 		return err
+	}
+	for _, rec := range recs {
+		n.relay(rec, true)
 	}
 	if err := n.passForeign(); err != nil {
 		return err
@@ -142,6 +148,7 @@ func (n *node) adopt() ([]record, error) {
 // watch puts rules back that somebody removed, opens other programs' chains that closed, and keeps the host routing.
 func (n *node) watch(ctx context.Context) {
 	defer close(n.ended)
+	defer n.local.Close()
 	tick := time.NewTicker(guardPeriod)
 	defer tick.Stop()
 	var seen uint32
@@ -151,6 +158,7 @@ func (n *node) watch(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		n.local.Retry()
 		now, err := nft.Generation()
 		if err == nil && now != seen {
 			err = n.mend()
@@ -181,7 +189,7 @@ func (n *node) mend() error {
 				recs = append(recs, rec)
 			}
 		}
-		if err := n.filter.install(recs); err != nil {
+		if err := n.filter.install(n.claim(recs)); err != nil {
 			return err
 		}
 	}

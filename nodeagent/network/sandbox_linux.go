@@ -18,7 +18,7 @@ const onHost = "host"
 
 // Setup makes the sandbox, or finds it as it is.
 func (n *node) Setup(ctx context.Context, pod Pod) (Sandbox, error) {
-	if err := checkID(pod.ID); err != nil {
+	if err := errors.Join(checkID(pod.ID), checkPorts(pod.HostPorts)); err != nil {
 		return Sandbox{}, err
 	}
 	defer n.lock(pod.ID)()
@@ -91,12 +91,7 @@ func (n *node) make(rec *record) error {
 			return err
 		}
 	}
-	if len(pod.HostPorts) == 0 {
-		return nil
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.filter.openPorts(*rec)
+	return n.openPorts(*rec)
 }
 
 // reserve gives rec an address, its earlier one where it has one.
@@ -141,13 +136,8 @@ func (n *node) clear(rec record) error {
 		if err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("remove the route to %s: %w", rec.Address, err)
 		}
-		if len(rec.Pod.HostPorts) > 0 {
-			n.mu.Lock()
-			err := n.filter.closePorts(rec)
-			n.mu.Unlock()
-			if err != nil {
-				return err
-			}
+		if err := n.closePorts(rec); err != nil {
+			return err
 		}
 	}
 	for _, name := range []string{"net", "ipc", "uts", "shm"} {

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 	"github.com/slipway-dev/slipway/nodeagent/catalog"
 	"github.com/slipway-dev/slipway/nodeagent/network"
 	"github.com/slipway-dev/slipway/nodeagent/network/nft"
+	"github.com/slipway-dev/slipway/nodeagent/network/relay"
 )
 
 // Config describes the node a proxy serves.
@@ -40,7 +42,7 @@ type Config struct {
 type Proxy struct {
 	cfg   Config
 	table *table
-	local *local
+	local relay.Relays // node ports on the loopback addresses
 
 	mu        sync.Mutex
 	services  map[types.NamespacedName][]Front // the fronts of each
@@ -78,7 +80,7 @@ func New(cfg Config) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{cfg: cfg, table: table, local: newLocal(cfg.Log), services: map[types.NamespacedName][]Front{},
+	p := &Proxy{cfg: cfg, table: table, services: map[types.NamespacedName][]Front{},
 		want: State{}, moved: make(chan struct{})}
 	return p, p.route()
 }
@@ -160,8 +162,25 @@ func (p *Proxy) settle() error {
 	if p.generate, err = nft.Generation(); err != nil {
 		return err
 	}
-	p.local.apply(steps)
+	p.relay(steps)
 	return errors.Join(forget(steps), p.unstick(steps))
+}
+
+// relay serves node ports on the node's loopback addresses, by the same backends.
+func (p *Proxy) relay(steps []Step) {
+	for _, step := range steps {
+		rule := or(step.New, or(step.Old, Rule{}))
+		if step.New == nil {
+			rule.Backends = nil
+		}
+		if rule.Front.Addr.IsValid() || rule.Front.Proto == SCTP {
+			continue
+		}
+		port := relay.Port{Network: strings.ToLower(rule.Front.Proto.String()), Number: rule.Front.Port}
+		if err := p.local.Serve(port, rule.Backends); err != nil {
+			p.cfg.Log.Warn("a node port is not to be had on 127.0.0.1", "service", rule.Name, "error", err)
+		}
+	}
 }
 
 // record notes that the steps are done.
@@ -213,6 +232,7 @@ func (p *Proxy) guard(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			p.local.Retry()
 			if err := p.mend(); err != nil {
 				p.cfg.Log.Error("keep the packet filter as it should be", "error", err)
 			}
@@ -294,7 +314,7 @@ func (p *Proxy) State() State {
 }
 
 // Stop ends connections served in user space and leaves the rules in place.
-func (p *Proxy) Stop() { p.local.closeAll() }
+func (p *Proxy) Stop() { p.local.Close() }
 
 // Close takes all rules away. Run must have ended.
 func (p *Proxy) Close() error {

@@ -73,7 +73,7 @@ func enlarge[socket interface {
 	return s.SetReadBuffer(buffer)
 }
 
-// chains are the static rules. Those who call a node's loopback addresses are served by local, not here.
+// chains are the static rules. Those who call a node's loopback addresses are served by a relay, not here.
 func (t *table) chains() []chain {
 	base := func(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority nftables.ChainPriority, rules ...[]expr.Any) chain {
 		return chain{&nftables.Chain{Name: name, Table: t.Table, Type: kind, Hooknum: hook, Priority: &priority}, rules}

@@ -1,9 +1,15 @@
-package proxy
+// Package relay serves ports on the node's loopback addresses in user space. The packet filter cannot: the kernel takes
+// no answer from a Pod for 127.0.0.1 unless route_localnet opens every loopback service to the neighbours. So calls
+// from this machine to 127.0.0.1 or ::1 are relayed to a backend. A relayed connection lasts until an end closes it,
+// whatever becomes of its backend's rules.
+//
+// It must not decide which backends there are.
+package relay
 
 import (
 	"errors"
+	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -20,18 +26,19 @@ const (
 	udpClients  = 1024 // per port; more are not served until others fall silent
 )
 
-// local serves node ports on the node's loopback addresses. The packet filter cannot: the kernel takes no answer from
-// a Pod for 127.0.0.1 unless route_localnet opens every loopback service to the neighbours. So these calls, from
-// this machine only, are relayed in user space, to the same backends. A relayed connection lasts until an end closes
-// it, whatever happens to rules.
-type local struct {
-	log *slog.Logger
-
-	mu     sync.Mutex
-	relays map[Front]*relay
+// Port is a port of the loopback addresses.
+type Port struct {
+	Network string // "tcp" or "udp"
+	Number  uint16
 }
 
-// relay serves one node port.
+// Relays are the ports served now. The zero value serves none.
+type Relays struct {
+	mu    sync.Mutex
+	ports map[Port]*relay
+}
+
+// relay serves one port.
 type relay struct {
 	backends atomic.Pointer[[]netip.AddrPort]
 	close    []io.Closer
@@ -40,84 +47,88 @@ type relay struct {
 	clients map[netip.AddrPort]*net.UDPConn // UDP: by caller, connected to its backend
 }
 
-func newLocal(log *slog.Logger) *local { return &local{log: log, relays: map[Front]*relay{}} }
-
-// apply follows the steps; fronts with an address are not its business.
-func (l *local) apply(steps []Step) {
+// Serve leads new calls of a port to the backends, from now on; without any the port is closed. It returns an error
+// when the port is taken by another process; Retry tries again.
+func (l *Relays) Serve(port Port, backends []netip.AddrPort) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, step := range steps {
-		switch {
-		case step.New != nil && len(step.New.Backends) > 0:
-			l.open(*step.New)
-		case step.New != nil:
-			l.shut(step.New.Front)
-		default:
-			l.shut(step.Old.Front)
-		}
+	r := l.ports[port]
+	if len(backends) == 0 {
+		delete(l.ports, port)
+		r.shut()
+		return nil
 	}
-}
-
-func (l *local) open(rule Rule) {
-	if rule.Front.Addr.IsValid() || (rule.Front.Proto != TCP && rule.Front.Proto != UDP) {
-		return
-	}
-	r := l.relays[rule.Front]
 	if r == nil {
 		r = &relay{clients: map[netip.AddrPort]*net.UDPConn{}}
-		r.backends.Store(&rule.Backends)
-		if err := r.listen(rule.Front); err != nil {
-			l.log.Warn("node port is not served on 127.0.0.1", "port", rule.Front.Port, "service", rule.Name, "error", err)
-			return
+		if l.ports == nil {
+			l.ports = map[Port]*relay{}
 		}
-		l.relays[rule.Front] = r
+		l.ports[port] = r
 	}
-	r.backends.Store(&rule.Backends)
-	r.drop(func(backend netip.AddrPort) bool { return !slices.Contains(rule.Backends, backend) })
+	r.backends.Store(&backends)
+	r.drop(func(backend netip.AddrPort) bool { return !slices.Contains(backends, backend) })
+	return r.listen(port)
 }
 
-func (l *local) shut(front Front) {
-	r := l.relays[front]
+// Retry opens the ports that were taken when they were asked for, and are free now.
+func (l *Relays) Retry() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for port, r := range l.ports {
+		_ = r.listen(port) // still taken: Serve said so
+	}
+}
+
+// Close closes all ports. TCP connections go on.
+func (l *Relays) Close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.ports {
+		r.shut()
+	}
+	l.ports = nil
+}
+
+func (r *relay) shut() {
 	if r == nil {
 		return
 	}
-	delete(l.relays, front)
 	for _, c := range r.close {
 		c.Close()
 	}
 	r.drop(func(netip.AddrPort) bool { return true })
 }
 
-func (l *local) closeAll() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for front := range l.relays {
-		l.shut(front)
+// listen opens 127.0.0.1, and ::1 where that is free and exists, once.
+func (r *relay) listen(port Port) error {
+	if len(r.close) > 0 {
+		return nil
 	}
+	for i, addr := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
+		err := r.listenOn(port.Network, netip.AddrPortFrom(addr, port.Number))
+		if err != nil && i == 0 {
+			return fmt.Errorf("serve %s port %d on 127.0.0.1: %w", port.Network, port.Number, err)
+		}
+	}
+	return nil
 }
 
-// listen opens 127.0.0.1, and ::1 where there is one.
-func (r *relay) listen(front Front) error {
-	for i, addr := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
-		at := netip.AddrPortFrom(addr, front.Port)
-		var err error
-		if front.Proto == TCP {
-			var listener *net.TCPListener
-			if listener, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at)); err == nil {
-				r.close = append(r.close, listener)
-				go r.serveTCP(listener)
-			}
-		} else {
-			var conn *net.UDPConn
-			if conn, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at)); err == nil {
-				r.close = append(r.close, conn)
-				go r.serveUDP(conn)
-			}
-		}
-		if err != nil && i == 0 {
+func (r *relay) listenOn(network string, at netip.AddrPort) error {
+	if network == "udp" {
+		conn, err := net.ListenUDP(network, net.UDPAddrFromAddrPort(at))
+		if err != nil {
 			return err
 		}
+		r.close = append(r.close, conn)
+		go r.serveUDP(conn)
+		return nil
 	}
+	listener, err := net.ListenTCP(network, net.TCPAddrFromAddrPort(at))
+	if err != nil {
+		return err
+	}
+	r.close = append(r.close, listener)
+	go r.serveTCP(listener)
 	return nil
 }
 
