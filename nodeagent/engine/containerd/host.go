@@ -23,13 +23,14 @@ type host struct {
 	cgroups        bool // mounted at all
 	cgroup2        bool // the unified hierarchy only
 	swapAccounting bool
+	x32            bool // the kernel takes system calls of the x32 ABI
 	minOOMScore    int
 	capabilities   []string // what this process has, and so may give
 	devices        []specs.LinuxDevice
 }
 
 func detectHost(ctx context.Context) (host, error) {
-	var h host
+	h := host{x32: hasX32()}
 	var st unix.Statfs_t
 	if err := unix.Statfs(cgroupRoot, &st); err == nil {
 		h.cgroups = true

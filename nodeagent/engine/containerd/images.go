@@ -94,12 +94,18 @@ func (e *Engine) unpacked(ctx context.Context, img images.Image) (imageInfo, err
 	if err != nil {
 		return imageInfo{}, err
 	}
-	_, err = e.client.SnapshotService(e.snap).Stat(ctx, info.chainID)
+	layers := e.client.SnapshotService(e.snap)
+	layer, err := layers.Stat(ctx, info.chainID)
 	if errdefs.IsNotFound(err) {
-		err = client.NewImage(e.client, img).Unpack(ctx, e.snap)
+		if err = client.NewImage(e.client, img).Unpack(ctx, e.snap); err == nil {
+			layer, err = layers.Stat(ctx, info.chainID)
+		}
 	}
 	if err != nil {
 		return imageInfo{}, classify("unpack image "+img.Name, err)
+	}
+	if info.config.programs32, err = e.has32(ctx, layer); err != nil {
+		return imageInfo{}, fmt.Errorf("read image %s: %w", img.Name, err)
 	}
 	e.images.put(info)
 	return info, nil

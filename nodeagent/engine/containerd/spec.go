@@ -22,6 +22,7 @@ const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 type imageConfig struct {
 	entrypoint, cmd, env      []string
 	user, workDir, stopSignal string
+	programs32                bool // it holds 32-bit programs
 }
 
 // buildSpec returns the runtime specification of a container. It is pure: everything it needs to know is given.
@@ -62,12 +63,12 @@ func buildSpec(c engine.Container, image imageConfig, accounts accounts, host ho
 	if c.Namespaces.UTS != "" {
 		spec.Hostname = "" // a shared UTS namespace has its name
 	}
-	secure(spec, c.Security, host)
+	secure(spec, c.Security, host, image.programs32)
 	return spec, nil
 }
 
 // secure sets what a container may see and do of the kernel.
-func secure(spec *specs.Spec, s engine.Security, host host) {
+func secure(spec *specs.Spec, s engine.Security, host host, programs32 bool) {
 	if s.Privileged {
 		spec.Linux.Devices = host.devices
 		spec.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
@@ -79,7 +80,9 @@ func secure(spec *specs.Spec, s engine.Security, host host) {
 		spec.Linux.ReadonlyPaths = readonlyPaths()
 	}
 	if s.SeccompDefault {
-		spec.Linux.Seccomp = seccomp.DefaultProfile(spec)
+		filter := seccomp.DefaultProfile(spec)
+		filter.Architectures = filterArches(filter.Architectures, host.x32, programs32)
+		spec.Linux.Seccomp = filter
 	}
 }
 
