@@ -13,6 +13,7 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/event"
 	"github.com/slipway-dev/slipway/apiserver/store/kv/memory"
 	"github.com/slipway-dev/slipway/gitsource"
+	"github.com/slipway-dev/slipway/gitsource/manifest"
 	"github.com/slipway-dev/slipway/reconciler/gitops/plan"
 	"github.com/slipway-dev/slipway/testing/need"
 )
@@ -25,7 +26,7 @@ func TestRealTreesConverge(t *testing.T) {
 	applied := 0
 	for _, folder := range folders {
 		snap := snapshotOf(t, filepath.Join(repos, folder))
-		tree := plan.Read(snap, "")
+		tree := plan.Read(manifest.NewReader(), snap, "")
 		if len(tree.Problems) > 0 || len(tree.Wants) == 0 {
 			continue
 		}

@@ -24,6 +24,7 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/event"
 	"github.com/slipway-dev/slipway/apiserver/store"
 	"github.com/slipway-dev/slipway/gitsource"
+	"github.com/slipway-dev/slipway/gitsource/manifest"
 	"github.com/slipway-dev/slipway/reconciler/gitops/plan"
 	"github.com/slipway-dev/slipway/reconciler/loop"
 )
@@ -53,6 +54,7 @@ type Engine struct {
 	config  Config
 	changes *changes
 	memory  recall
+	reader  *manifest.Reader
 
 	telling sync.Mutex
 
@@ -66,7 +68,7 @@ func New(client store.Client, events event.Recorder, log *slog.Logger, config Co
 		config.Name = DefaultSource
 	}
 	return &Engine{client: client, events: events, log: log.With("source", config.Name), config: config,
-		changes: newChanges(), memory: recall{of: map[plan.Ref]applied{}}}
+		changes: newChanges(), reader: manifest.NewReader(), memory: recall{of: map[plan.Ref]applied{}}}
 }
 
 // Run follows updates until ctx ends, then returns nil. It returns an error that wraps ErrDifferentSource before
@@ -167,7 +169,7 @@ func (e *Engine) receive(ctx context.Context, u gitsource.Update, last string) *
 		return nil
 	}
 	e.tell(Progress{Step: StepReceived, Revision: u.Snapshot.Revision})
-	t := plan.Read(u.Snapshot, e.config.Spec.Path)
+	t := plan.Read(e.reader, u.Snapshot, e.config.Spec.Path)
 	if len(t.Problems) == 0 && len(t.Wants) == 0 {
 		if p, err := e.plan(ctx, t); err == nil && p.Refusal != "" {
 			t.Problems = []string{p.Refusal}
@@ -183,7 +185,7 @@ func (e *Engine) receive(ctx context.Context, u gitsource.Update, last string) *
 // Plan says what a snapshot would change, without changing anything. Problems are static errors: with any of them
 // nothing would be applied.
 func (e *Engine) Plan(ctx context.Context, snap *gitsource.Snapshot) (p plan.Plan, problems []string, err error) {
-	t := plan.Read(snap, e.config.Spec.Path)
+	t := plan.Read(e.reader, snap, e.config.Spec.Path)
 	if len(t.Problems) > 0 {
 		return plan.Plan{}, t.Problems, nil
 	}

@@ -31,9 +31,9 @@ type Tree struct {
 	index map[Ref]*Want
 }
 
-// Read turns a snapshot into wants.
-func Read(snap *gitsource.Snapshot, folder string) *Tree {
-	result, problems := manifest.Read(snap, manifest.Options{Path: folder})
+// Read turns a snapshot into wants. The reader remembers the files of the last one.
+func Read(reader *manifest.Reader, snap *gitsource.Snapshot, folder string) *Tree {
+	result, problems := reader.Read(snap, manifest.Options{Path: folder})
 	t := &Tree{Revision: snap.Revision, index: map[Ref]*Want{}, Refs: map[Ref]bool{}}
 	for _, p := range problems {
 		t.Problems = append(t.Problems, p.String())

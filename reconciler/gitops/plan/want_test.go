@@ -13,6 +13,7 @@ import (
 
 	"github.com/slipway-dev/slipway/apiserver/api"
 	"github.com/slipway-dev/slipway/gitsource"
+	"github.com/slipway-dev/slipway/gitsource/manifest"
 )
 
 func TestNeeds(t *testing.T) {
@@ -50,7 +51,7 @@ func TestNeeds(t *testing.T) {
 
 func secretTree(t *testing.T) *Tree {
 	t.Helper()
-	tree := Read(&gitsource.Snapshot{Files: []gitsource.File{{Path: "s.yaml", Data: []byte(`# a comment
+	tree := Read(manifest.NewReader(), &gitsource.Snapshot{Files: []gitsource.File{{Path: "s.yaml", Data: []byte(`# a comment
 apiVersion: v1
 kind: Secret
 metadata:
