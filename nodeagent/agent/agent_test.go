@@ -133,8 +133,8 @@ func TestRestartedAgentReadopts(t *testing.T) {
 	r.until("ready", "new", isReady)
 	r.waitFor("the containers of the Pod that went meanwhile are removed", func() bool { return len(e.names()) == 2 && slices.Contains(e.names(), "web/main/0") })
 	after := r.until("ready", "web", isReady)
-	if diff := cmp.Diff(before.Status, after.Status); diff != "" {
-		t.Errorf("status changed by the agent's restart:\n%s", diff)
+	if diff := cmp.Diff(before.Status, after.Status); diff != "" || before.ResourceVersion != after.ResourceVersion {
+		t.Errorf("written from revision %s to %s by the agent's restart:\n%s", before.ResourceVersion, after.ResourceVersion, diff)
 	}
 }
 

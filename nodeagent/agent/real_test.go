@@ -316,8 +316,8 @@ func realReadopt(t *testing.T, r *rig) {
 	r.create(bound("later", only(testpod("main", "sleep"))))
 	r.until("ready", "later", isReady)
 	after := r.until("ready", "kept", isReady)
-	if diff := cmp.Diff(before.Status, after.Status); diff != "" {
-		t.Errorf("status changed by the agent's restart:\n%s", diff)
+	if diff := cmp.Diff(before.Status, after.Status); diff != "" || before.ResourceVersion != after.ResourceVersion {
+		t.Errorf("written from revision %s to %s by the agent's restart:\n%s", before.ResourceVersion, after.ResourceVersion, diff)
 	}
 	get(t, "http://"+after.Status.PodIP+":8080/fail")
 	r.until("not ready: it is probed again", "kept", func(p *corev1.Pod) bool { return !isReady(p) })

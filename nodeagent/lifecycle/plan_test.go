@@ -286,6 +286,27 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+func TestBackOffDoublesToItsLimit(t *testing.T) {
+	var got []time.Duration
+	o := up(pod())
+	for attempt, backOff := 0, time.Duration(0); attempt < 8; attempt++ {
+		s := inst("main", attempt, engine.Exited, exit(1))
+		s.Labels = Labels(o.Pod, Action{Container: "main", Attempt: attempt, BackOff: backOff}, "s1")
+		o.Containers = []engine.Status{s}
+		o.Now = s.FinishedAt.Add(backOff)
+		o.Images["main"] = Image{Attempt: attempt + 1, Present: true}
+		actions := Plan(o)
+		if len(actions) == 0 || actions[0].Verb != Create || actions[0].Attempt != attempt+1 {
+			t.Fatalf("after attempt %d: %v", attempt, lines(actions))
+		}
+		backOff = actions[0].BackOff
+		got = append(got, backOff/time.Second)
+	}
+	if diff := cmp.Diff([]time.Duration{10, 20, 40, 80, 160, 300, 300, 300}, got); diff != "" {
+		t.Errorf("back-off in seconds (-want +got):\n%s", diff)
+	}
+}
+
 // TestPlanConverges runs random Pods on a model node, planning again after every change, and wants an end without
 // actions in which the Pod is Running, terminal, or deleted with nothing left.
 func TestPlanConverges(t *testing.T) {
