@@ -308,3 +308,21 @@ func TestPatchTypes(t *testing.T) {
 		t.Errorf("a status patch wrote %+v", d)
 	}
 }
+
+// TestTimesReadBackAsTheyWereWritten: the fixture's store reports an object that differs from its stored form.
+func TestTimesReadBackAsTheyWereWritten(t *testing.T) {
+	f := newFixture(t)
+	p := f.create(t, pod("a")).(*corev1.Pod).DeepCopy()
+	exact := metav1.NewTime(f.clock.now)
+	p.Status.StartTime = &exact
+	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionFalse, LastTransitionTime: exact}}
+	p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "main", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: exact}}}}
+	got := f.update(t, p, "status").(*corev1.Pod)
+	if got.Status.StartTime.Nanosecond() != 0 || p.Status.StartTime.Nanosecond() == 0 {
+		t.Errorf("stored %v, argument %v", got.Status.StartTime, p.Status.StartTime)
+	}
+	p.ResourceVersion = ""
+	if again := f.update(t, p, "status"); again.GetResourceVersion() != got.ResourceVersion {
+		t.Error("the same status was written again")
+	}
+}

@@ -53,7 +53,7 @@ func cluster(t *testing.T) access.Authorizer {
 		&rbacv1.ClusterRoleBinding{ObjectMeta: meta("", "monitoring"), RoleRef: rbacv1.RoleRef{Kind: "ClusterRole", Name: "reader"},
 			Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: "mon", Name: "prometheus"}}},
 		&rbacv1.RoleBinding{ObjectMeta: meta("shop", "view"), RoleRef: rbacv1.RoleRef{Kind: "ClusterRole", Name: "reader"},
-			Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Name: "web"}}},
+			Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: "shop", Name: "web"}}},
 		&rbacv1.Role{ObjectMeta: meta("shop", "one"), Rules: []rbacv1.PolicyRule{
 			{Verbs: []string{"update"}, APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"lock"}}}},
 		&rbacv1.RoleBinding{ObjectMeta: meta("shop", "one"), RoleRef: rbacv1.RoleRef{Kind: "Role", Name: "one"},

@@ -128,3 +128,20 @@ func TestTimesChangeWithTheRecordOnly(t *testing.T) {
 		t.Errorf("other fields got the time %s, want %s", at, later.Now)
 	}
 }
+
+func TestNobodyOwnsWhatAWriteCannotSet(t *testing.T) {
+	const manifest = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, labels: {l: v}}\nspec: {finalizers: [x]}\nstatus: {phase: Active}\n"
+	want := map[string]string{
+		"":       `git Apply  {"f:metadata":{"f:labels":{"f:l":{}}},"f:spec":{"f:finalizers":{}}}`,
+		"status": `git Apply status {"f:metadata":{"f:labels":{"f:l":{}}},"f:status":{"f:phase":{}}}`,
+	}
+	for subresource, want := range want {
+		got, err := New().Apply(api.Namespaces, nil, []byte(manifest), by("git", subresource))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{want}, records(got)); diff != "" {
+			t.Errorf("subresource %q (-want +got):\n%s", subresource, diff)
+		}
+	}
+}
