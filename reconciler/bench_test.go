@@ -9,6 +9,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/slipway-dev/slipway/apiserver/api"
 	"github.com/slipway-dev/slipway/apiserver/event"
@@ -16,6 +17,8 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/store"
 	"github.com/slipway-dev/slipway/apiserver/store/kv/memory"
 	"github.com/slipway-dev/slipway/reconciler/deployment"
+	"github.com/slipway-dev/slipway/reconciler/endpoints"
+	"github.com/slipway-dev/slipway/reconciler/garbage"
 	"github.com/slipway-dev/slipway/reconciler/loop"
 	"github.com/slipway-dev/slipway/reconciler/namespace"
 	"github.com/slipway-dev/slipway/reconciler/replicaset"
@@ -42,6 +45,32 @@ func BenchmarkRollout10(b *testing.B) {
 		n++
 		w.change(version(fmt.Sprint("v", n)))
 		w.until(api.Deployments, isComplete(fmt.Sprint("web:v", n), 10))
+	}
+}
+
+// BenchmarkApps300 is 300 Deployments of two Pods, each with a Service, made at once in one namespace, until all are
+// complete: what a turn costs that has to find its own among many.
+func BenchmarkApps300(b *testing.B) {
+	const apps = 300
+	for b.Loop() {
+		w, stop := instantWorld(b)
+		for n := range apps {
+			name := fmt.Sprint("app", n)
+			labels := map[string]string{"app": name}
+			d := web(2, "v1")
+			d.Name, d.Spec.Selector.MatchLabels, d.Spec.Template.Labels = name, labels, labels
+			w.create(d)
+			w.create(&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name},
+				Spec: corev1.ServiceSpec{Selector: labels, Ports: []corev1.ServicePort{{Port: 80}}}})
+		}
+		done := map[string]bool{}
+		w.until(api.Deployments, func(obj api.Object) bool {
+			if isComplete("web:v1", 2)(obj) {
+				done[obj.GetName()] = true
+			}
+			return len(done) == apps
+		})
+		stop()
 	}
 }
 
@@ -86,7 +115,7 @@ func instantWorld(b *testing.B) (*world, func()) {
 	}
 	g := loop.NewGroup(slog.New(slog.DiscardHandler))
 	for name, build := range map[string]func(store.Client, event.Recorder) loop.Controller{
-		"deployment": deployment.New, "replicaset": replicaset.New,
+		"deployment": deployment.New, "replicaset": replicaset.New, "endpoints": endpoints.New, "garbage": garbage.New,
 		"serviceaccount": func(c store.Client, e event.Recorder) loop.Controller { return serviceaccount.New(c, e, "pem") },
 	} {
 		client := r.As(registry.Controller(name))

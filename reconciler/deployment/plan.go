@@ -114,22 +114,24 @@ func claim(o observed) claimed {
 	if err != nil || selector.Empty() {
 		selector = labels.Nothing()
 	}
-	for _, rs := range oldestFirst(o.Sets) {
-		matches := selector.Matches(labels.Set(rs.Labels))
+	for _, rs := range o.Sets {
 		owner := metav1.GetControllerOfNoCopy(rs)
+		if owner != nil && owner.UID != o.Deployment.UID {
+			continue
+		}
+		matches := selector.Matches(labels.Set(rs.Labels))
 		switch {
 		case owner == nil:
 			if matches && rs.DeletionTimestamp == nil {
 				c.adopt = append(c.adopt, rs)
 			}
-		case owner.UID != o.Deployment.UID:
 		case matches:
 			c.owned = append(c.owned, rs)
 		case rs.DeletionTimestamp == nil:
 			c.release = append(c.release, rs)
 		}
 	}
-	return c
+	return claimed{oldestFirst(c.owned), oldestFirst(c.adopt), oldestFirst(c.release)}
 }
 
 func oldestFirst(sets []*appsv1.ReplicaSet) []*appsv1.ReplicaSet {

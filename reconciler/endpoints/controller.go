@@ -53,12 +53,21 @@ func (c *controller) podKeys(old, obj api.Object, deleted bool) []loop.Key {
 		if !selects(svc) {
 			continue
 		}
-		selector := labels.SelectorFromSet(svc.Spec.Selector)
-		if selector.Matches(labels.Set(pod.Labels)) || before != nil && selector.Matches(labels.Set(before.Labels)) {
+		if picks(svc, pod) || before != nil && picks(svc, before) {
 			keys = append(keys, loop.KeyOf(svc))
 		}
 	}
 	return keys
+}
+
+// picks says whether svc selects pod. It is asked for every Service and every change of a Pod.
+func picks(svc *corev1.Service, pod *corev1.Pod) bool {
+	for key, value := range svc.Spec.Selector {
+		if got, ok := pod.Labels[key]; !ok || got != value {
+			return false
+		}
+	}
+	return len(svc.Spec.Selector) > 0
 }
 
 // same says that nothing a Service publishes differs.
