@@ -132,11 +132,6 @@ func (r *relay) listenOn(network string, at netip.AddrPort) error {
 	return nil
 }
 
-func (r *relay) pick() netip.AddrPort {
-	backends := *r.backends.Load()
-	return backends[rand.IntN(len(backends))]
-}
-
 func (r *relay) serveTCP(listener *net.TCPListener) {
 	for {
 		client, err := listener.AcceptTCP()
@@ -153,14 +148,8 @@ func (r *relay) serveTCP(listener *net.TCPListener) {
 
 func (r *relay) relayTCP(client *net.TCPConn) {
 	defer client.Close()
-	var backend net.Conn
-	var err error
-	for range dialTries {
-		if backend, err = net.DialTimeout("tcp", r.pick().String(), dialTimeout); err == nil {
-			break
-		}
-	}
-	if err != nil {
+	backend := r.dial()
+	if backend == nil {
 		client.SetLinger(0) // the caller sees a reset, as from a closed port
 		return
 	}
@@ -168,10 +157,24 @@ func (r *relay) relayTCP(client *net.TCPConn) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		copyHalf(backend.(*net.TCPConn), client)
+		copyHalf(backend, client)
 	}()
-	copyHalf(client, backend.(*net.TCPConn))
+	copyHalf(client, backend)
 	<-done
+}
+
+// dial connects to a backend; when it does not answer, to another one. It returns nil when none does.
+func (r *relay) dial() *net.TCPConn {
+	backends := *r.backends.Load()
+	for tried, i := range rand.Perm(len(backends)) {
+		if tried == dialTries {
+			break
+		}
+		if c, err := net.DialTimeout("tcp", backends[i].String(), dialTimeout); err == nil {
+			return c.(*net.TCPConn)
+		}
+	}
+	return nil
 }
 
 // copyHalf carries one direction until its sender has no more.
@@ -210,7 +213,9 @@ func (r *relay) backendFor(conn *net.UDPConn, client netip.AddrPort) *net.UDPCon
 			return nil
 		}
 		var err error
-		if backend, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(r.pick())); err != nil {
+		backends := *r.backends.Load()
+		to := backends[rand.IntN(len(backends))]
+		if backend, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to)); err != nil {
 			return nil
 		}
 		r.clients[client] = backend
