@@ -178,7 +178,11 @@ func (c *commit) describe(p plan.Plan) {
 	if final(c.status.Phase) && len(c.status.Plan) > 0 {
 		return
 	}
-	c.status.Plan = head(p.Lines(), recordedPlan)
+	lines := p.Lines()
+	c.status.Plan = head(lines, recordedPlan)
+	if more := len(lines) - recordedPlan; more > 0 {
+		c.status.Plan[recordedPlan-1] = fmt.Sprintf("… and %d more", more+1)
+	}
 	c.status.Unchanged = p.Counts().Unchanged
 	c.status.NotActedOn = nil
 	for _, a := range p.Actions {

@@ -83,6 +83,35 @@ func TestNewestCommitWinsBetweenWrites(t *testing.T) {
 	}
 }
 
+// An engine that ended in the middle of a commit goes on with it, in the same record.
+func TestRestartInTheMiddleGoesOn(t *testing.T) {
+	r := newRig(t, memory.New())
+	hangs := make(chan struct{}, 1)
+	free := r.gitops
+	r.gitops = &hindered{free, func(ctx context.Context, kind *api.Kind, name string, _ store.Patch) error {
+		if kind != api.ConfigMaps || name != "b" {
+			return nil
+		}
+		hangs <- struct{}{}
+		<-ctx.Done()
+		return ctx.Err()
+	}}
+	stop := r.start(Config{})
+	rev := r.push(shop())
+	<-hangs
+	stop()
+	if ro := r.record(); ro.Status.Phase != slipwayv1.RolloutApplying {
+		t.Errorf("phase %s after the end, want Applying", ro.Status.Phase)
+	}
+	r.gitops = free
+	r.start(Config{})
+	r.push(shop())
+	p := r.awaitStep(StepSettled, rev)
+	if ro := r.record(); ro.Name != "default-000001" || p.Status.Phase != slipwayv1.RolloutSucceeded || !has[*corev1.ConfigMap](r, "shop", "b") {
+		t.Errorf("record %s: %+v", ro.Name, p.Status)
+	}
+}
+
 // A store that cannot be read is no reason to prune, refuse or give up.
 func TestStoreThatCannotBeReadIsAskedAgain(t *testing.T) {
 	r := newRig(t, memory.New())
@@ -110,4 +139,15 @@ func (c *blind) List(ctx context.Context, kind *api.Kind, opts store.ListOptions
 		return store.List{}, errors.New("no leader")
 	}
 	return c.Client.List(ctx, kind, opts)
+}
+
+// A record stays small, whatever the commit.
+func TestRecordIsBounded(t *testing.T) {
+	r := newRig(t, memory.New())
+	r.start(Config{})
+	rev := r.settle(manyFiles(recordedPlan + 50))
+	ro := r.record()
+	if n := len(ro.Status.Plan); ro.Spec.Revision != rev || n != recordedPlan || ro.Status.Plan[n-1] != "… and 52 more" {
+		t.Errorf("%d lines, the last %q", n, ro.Status.Plan[n-1])
+	}
 }
