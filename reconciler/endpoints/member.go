@@ -1,3 +1,4 @@
+//nolint:staticcheck // Endpoints are deprecated, but clients still read and write them
 package endpoints
 
 import (

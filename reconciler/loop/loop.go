@@ -1,6 +1,7 @@
 // Package loop runs controllers: it turns watches into keys, de-duplicates them in a queue, and calls a
 // controller's Reconcile for each key with parallel workers, never two at once for one key. It reads an error's
 // class in one place: transient errors back off, Wait comes back after a time, Stalled waits for the next change.
+// A Group keeps controllers and other long-running parts of a process going. It must not know what they do.
 package loop
 
 import (
@@ -34,7 +35,8 @@ func KeyOf(obj api.Object) Key { return Key{Namespace: obj.GetNamespace(), Name:
 type Input struct {
 	Kind *api.Kind
 	Opts store.WatchOptions
-	// Keys maps a changed object to the keys to reconcile. Old is the state before, nil when it was not known.
+	// Keys maps a changed object to the keys to reconcile. Old is the state before, nil when it was not known. It is
+	// called by one goroutine for each Input, so what Inputs share needs a lock; it should not wait for anything.
 	Keys func(old, new api.Object, deleted bool) []Key
 	// Stateless keeps nothing of what was seen: old is always nil, and what is deleted while a watch is broken goes
 	// unnoticed. It saves memory for a controller that needs neither.
