@@ -18,6 +18,7 @@ import (
 	_ "k8s.io/kubernetes/pkg/apis/core/install"           // same
 	_ "k8s.io/kubernetes/pkg/apis/discovery/install"      // same
 	_ "k8s.io/kubernetes/pkg/apis/rbac/install"           // same
+	"k8s.io/kubernetes/pkg/capabilities"
 	"sigs.k8s.io/yaml"
 
 	slipwayv1 "github.com/slipway-dev/slipway/apiserver/api/v1alpha1"
@@ -30,6 +31,7 @@ var Scheme = newScheme()
 // newScheme adds Slipway's own group to the scheme that upstream's install packages fill. The same instance is
 // used because upstream's validation reads it.
 func newScheme() *runtime.Scheme {
+	capabilities.Setup(true, 0) // privileged containers are valid; who may have them is no question of validity
 	if err := slipwayv1.AddToScheme(legacyscheme.Scheme); err != nil {
 		panic(fmt.Sprintf("register slipway.dev: %v", err)) // a duplicate name: found by any run
 	}

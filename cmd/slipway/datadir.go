@@ -34,14 +34,20 @@ func (d *dataDir) git() string        { return filepath.Join(d.path, "git") }
 func (d *dataDir) log() string        { return filepath.Join(d.path, "slipway.log") }
 func (d *dataDir) kubeconfig() string { return filepath.Join(d.path, "kubeconfig") }
 
-// run is the directory for what does not outlive a reboot. It is this data directory's own.
-func (d *dataDir) run() string {
+// own returns base for the default data directory, and base with a suffix of its own for any other.
+func (d *dataDir) own(base string) string {
 	if d.path == defaultDataDir {
-		return "/run/slipway"
+		return base
 	}
 	sum := sha256.Sum256([]byte(d.path))
-	return filepath.Join("/run", "slipway-"+hex.EncodeToString(sum[:4]))
+	return base + "-" + hex.EncodeToString(sum[:4])
 }
+
+// run is the directory for what does not outlive a reboot.
+func (d *dataDir) run() string { return d.own("/run/slipway") }
+
+// cgroup is the control group that holds all Pods'.
+func (d *dataDir) cgroup() string { return d.own("/slipway") }
 
 // busyError says that another process holds a data directory.
 type busyError struct {

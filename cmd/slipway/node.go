@@ -143,7 +143,7 @@ func (n *node) openAgent(m *machine) (err error) {
 	n.agent, err = agent.New(agent.Config{
 		NodeName: n.name, NodeIPs: []string{n.address.String()}, Client: m.control.registry.As(registry.Node(n.name)),
 		Engine: n.engine, Network: n.network, Proxy: n.proxy, Events: m.control.events.For("kubelet"), Log: m.log,
-		DataDir: m.data.path, LogDir: podLogs,
+		DataDir: m.data.path, LogDir: podLogs, Cgroup: m.data.cgroup(),
 		Cluster: recipe.Cluster{Domain: m.clusterDomain, DNS: m.dnsVIP.String(), APIHost: m.apiVIP.String(), APIPort: 443},
 		PodCIDR: m.nodePods.String(), Version: "v" + kubernetesVersion + "+slipway." + version,
 		PullProgress: func(image string, p engine.Progress) { m.account.Pull(image, p.Done, p.Total) },

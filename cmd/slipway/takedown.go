@@ -5,6 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+
+	"github.com/slipway-dev/slipway/nodeagent/cgroup"
+	"github.com/slipway-dev/slipway/nodeagent/volume"
 )
 
 // takeDown removes what is on this machine and keeps what is stored.
@@ -32,12 +36,39 @@ func (m *machine) takeDown(ctx context.Context) (err error) {
 			return fmt.Errorf("remove pod network %s: %w", id, err)
 		}
 	}
+	if err := m.removePodFiles(ctx); err != nil {
+		return err
+	}
 	err = errors.Join(n.dns.Close(), n.proxy.Close(), n.network.Close(ctx))
 	n.dns, n.proxy = nil, nil
-	err = errors.Join(err, n.runtime.Stop(ctx), os.RemoveAll(m.data.run()))
+	err = errors.Join(err, n.runtime.Stop(ctx), cgroup.At(cgroup.Mount, m.data.cgroup()).Remove(""), os.RemoveAll(m.data.run()))
 	if err != nil {
 		return err
 	}
 	m.account.Say(fmt.Sprintf("removed %d containers in %d pods; %s keeps what is stored", len(containers), len(sandboxes), m.data.path))
+	return nil
+}
+
+// removePodFiles removes Pods' volumes that are made anew with each container, and their logs.
+func (m *machine) removePodFiles(ctx context.Context) error {
+	volumes := volume.New(m.data.pods(), nil)
+	pods, err := volumes.List()
+	if err != nil {
+		return fmt.Errorf("list volumes: %w", err)
+	}
+	for _, uid := range pods {
+		if err := volumes.Teardown(ctx, uid); err != nil {
+			return fmt.Errorf("remove volumes of pod %s: %w", uid, err)
+		}
+		logs, err := filepath.Glob(filepath.Join(podLogs, "*_"+string(uid)))
+		if err != nil {
+			return fmt.Errorf("find logs of pod %s: %w", uid, err)
+		}
+		for _, dir := range logs {
+			if err := os.RemoveAll(dir); err != nil {
+				return fmt.Errorf("remove logs of pod %s: %w", uid, err)
+			}
+		}
+	}
 	return nil
 }

@@ -64,6 +64,44 @@ func (t Tree) List(prefix string) ([]string, error) {
 	return slices.Compact(names), nil
 }
 
+// RemoveAny removes the group of this name one level below the tree's children: that of a Pod, whatever its quality
+// class.
+func (t Tree) RemoveAny(name string) error {
+	hierarchies, err := t.hierarchies()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, h := range hierarchies {
+		found, err := filepath.Glob(filepath.Join(h, t.path, "*", name))
+		if err != nil {
+			return fmt.Errorf("find control group: %w", err)
+		}
+		for _, dir := range found {
+			errs = append(errs, remove(dir))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Prune removes the tree's own groups where nothing is in them any more.
+func (t Tree) Prune() error {
+	hierarchies, err := t.hierarchies()
+	if err != nil {
+		return err
+	}
+	for _, h := range hierarchies {
+		classes, err := filepath.Glob(filepath.Join(h, t.path, "*"))
+		if err != nil {
+			return fmt.Errorf("list control groups: %w", err)
+		}
+		for _, dir := range append(classes, filepath.Join(h, t.path)) {
+			_ = os.Remove(dir) // a file, or in use: stays
+		}
+	}
+	return nil
+}
+
 // Remove removes the groups of a path below the tree's ("burstable/pod1", "" for the tree itself) with all below
 // them. Groups that are not there are no error; one with processes in it is.
 func (t Tree) Remove(path string) error {

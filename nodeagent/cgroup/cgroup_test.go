@@ -46,7 +46,13 @@ func TestRemoveInEveryHierarchy(t *testing.T) {
 	if diff := cmp.Diff(want, left(t, mount)); diff != "" {
 		t.Errorf("what is left (-want +got):\n%s", diff)
 	}
-	if err := tree.Remove(""); err != nil {
+	if err := tree.Prune(); err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.RemoveAny("pod2"); err != nil {
+		t.Fatal(err)
+	}
+	if err := tree.Prune(); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"cpu", "cpu/other", "memory", "pids"}, left(t, mount)); diff != "" {
