@@ -34,7 +34,8 @@ type commit struct {
 	told     map[plan.Ref]health.Health // as the observer last heard
 
 	attempts map[plan.Ref]attempt
-	errors   int // turns that failed in a row
+	errors   int           // turns that failed in a row
+	look     time.Duration // how long it took to see how everything is
 
 	shown     string // the plan as the observer last saw it
 	announced bool   // the observer was told of an end since this process started

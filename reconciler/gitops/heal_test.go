@@ -185,3 +185,33 @@ func TestDeletedNamespaceComesBack(t *testing.T) {
 		t.Errorf("back is only %v", back)
 	}
 }
+
+// A field that Git does not set belongs to whoever sets it, such as the replicas of an autoscaler.
+func TestFieldsOfOthersStay(t *testing.T) {
+	r := newRig(t, memory.New())
+	r.start(Config{})
+	f := shop()
+	f["web.yaml"] = strings.Replace(deploymentFile("web", "nginx:1"), "  replicas: 2\n", "", 1)
+	rev := r.push(f)
+	r.await("web waits", func(p Progress) bool { return p.Step == StepWorkload && p.Revision.ID == rev })
+	r.available("shop", "web")
+	r.awaitStep(StepSettled, rev)
+	r.patch(api.Deployments, "shop", "web", `{"spec":{"replicas":5}}`)
+	r.available("shop", "web")
+	f["web.yaml"] = "# moved by one line\n" + f["web.yaml"]
+	rev = r.push(f)
+	if p := r.awaitStep(StepPlanned, rev); len(p.Plan.Lines()) != 0 {
+		t.Errorf("plan %v", p.Plan)
+	}
+	r.awaitStep(StepSettled, rev)
+	f["web.yaml"] = strings.Replace(f["web.yaml"], "nginx:1", "nginx:2", 1)
+	rev = r.push(f)
+	if p := r.awaitStep(StepPlanned, rev); !cmp.Equal(p.Plan.Lines(), []string{"~ Deployment shop/web: spec.template.spec.containers[0].image: nginx:1 → nginx:2"}) {
+		t.Errorf("plan %v", p.Plan)
+	}
+	r.await("web waits", func(p Progress) bool { return p.Step == StepWorkload && p.Revision.ID == rev })
+	d := get[*appsv1.Deployment](r, "shop", "web")
+	if *d.Spec.Replicas != 5 || d.Annotations[api.AnnotationOrigin] != "web.yaml:2@"+rev[:7] {
+		t.Errorf("replicas %d, origin %s", *d.Spec.Replicas, d.Annotations[api.AnnotationOrigin])
+	}
+}

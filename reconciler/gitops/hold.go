@@ -20,8 +20,7 @@ const breath = 20 * time.Millisecond
 func (e *Engine) hold(ctx context.Context, c *commit) {
 	defer e.leave(ctx, c)
 	for ctx.Err() == nil {
-		started := time.Now()
-		wait := c.ripe(started)
+		wait := c.ripe(time.Now())
 		if err := e.turn(ctx, c); err != nil && ctx.Err() == nil {
 			if c.errors++; c.errors&(c.errors-1) == 0 {
 				e.log.Warn("apply", "revision", c.tree.Revision.Short(), "tries", c.errors, "err", err)
@@ -33,7 +32,7 @@ func (e *Engine) hold(ctx context.Context, c *commit) {
 				wait = max(later, time.Millisecond)
 			}
 		}
-		if !e.wait(ctx, c, wait, max(breath, 10*time.Since(started))) {
+		if !e.wait(ctx, c, wait, max(breath, 10*c.look)) {
 			return
 		}
 	}
@@ -103,9 +102,11 @@ func (e *Engine) turn(ctx context.Context, c *commit) error {
 	if err != nil {
 		return err
 	}
+	started := time.Now()
 	if err := e.assess(ctx, c); err != nil {
 		return err
 	}
+	c.look = time.Since(started)
 	return e.report(ctx, c)
 }
 

@@ -133,6 +133,20 @@ func TestPlan(t *testing.T) {
 ~ Secret shop/s: data.password: changed
 1 to update, 1 unchanged
 `},
+		{"a line that moved is no change", given().wants(namespace("shop"), configMap("config", "1")).has(ours(namespace("shop")), ours(configMap("config", "1"))).with(func(o *Observed) {
+			o.Previews[ref(configMap("config", ""))].Object.GetAnnotations()[api.AnnotationOrigin] = "config.yaml:9@1111111"
+		}), `
+= Namespace shop (shop.yaml:1)
+= ConfigMap shop/config (config.yaml:1)
+2 unchanged
+`},
+		{"who owns a field is a change", given().wants(namespace("shop"), configMap("config", "1")).has(ours(namespace("shop")), ours(configMap("config", "1"))).with(func(o *Observed) {
+			o.Previews[ref(configMap("config", ""))].Object.GetManagedFields()[0].FieldsV1 = metav1.NewFieldsV1(`{"f:data":{}}`)
+		}), `
+= Namespace shop (shop.yaml:1)
+~ ConfigMap shop/config: takes ownership of its fields
+1 to update, 1 unchanged
+`},
 		{"without a preview nothing differs", given().wants(namespace("shop"), configMap("config", "2")).has(ours(namespace("shop")), ours(configMap("config", "1"))).
 			with(func(o *Observed) { clear(o.Previews) }), `
 = Namespace shop (shop.yaml:1)
