@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -88,8 +89,8 @@ func (w *worker) job(action lifecycle.Action) func(context.Context) func() {
 	case lifecycle.UnmountVolumes:
 		return w.unmountVolumes
 	case lifecycle.WriteStatus:
-		status := lifecycle.Status(w.o)
-		return func(ctx context.Context) func() { return w.writeStatus(ctx, pod, status) }
+		status, pause := lifecycle.Status(w.o), w.pause(action.Key())
+		return func(ctx context.Context) func() { return w.writeStatus(ctx, pod, status, pause) }
 	case lifecycle.Finish:
 		pause := w.pause(action.Key())
 		return func(ctx context.Context) func() { return w.finish(ctx, pod, pause) }
@@ -222,9 +223,17 @@ func (w *worker) writeEtc(pod *corev1.Pod, ip string) error {
 		return fmt.Errorf("read the node's hosts: %w", err)
 	}
 	return errors.Join(
-		os.WriteFile(filepath.Join(dir, "hosts"), recipe.Hosts(pod, ip, w.a.cfg.Cluster.Domain, hosts), 0o644),
-		os.WriteFile(filepath.Join(dir, "resolv.conf"), recipe.ResolvConf(pod, w.a.cfg.Cluster, node), 0o644),
+		writeChanged(filepath.Join(dir, "hosts"), recipe.Hosts(pod, ip, w.a.cfg.Cluster.Domain, hosts)),
+		writeChanged(filepath.Join(dir, "resolv.conf"), recipe.ResolvConf(pod, w.a.cfg.Cluster, node)),
 	)
+}
+
+// writeChanged writes a file that containers may be reading, unless it has the content already.
+func writeChanged(path string, content []byte) error {
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, content) {
+		return nil
+	}
+	return os.WriteFile(path, content, 0o644)
 }
 
 func (w *worker) mountVolumes(ctx context.Context, self downward.Self) func() {
@@ -287,7 +296,7 @@ func (w *worker) drain(ctx context.Context, pod *corev1.Pod, ip string) func() {
 const drainLimit = 2 * time.Second
 
 // writeStatus writes the Pod's status, fenced by the revision it was planned on.
-func (w *worker) writeStatus(ctx context.Context, pod *corev1.Pod, status corev1.PodStatus) func() {
+func (w *worker) writeStatus(ctx context.Context, pod *corev1.Pod, status corev1.PodStatus, pause time.Duration) func() {
 	next := pod.DeepCopy()
 	next.Status = status
 	obj, err := w.a.cfg.Client.Update(ctx, next, store.UpdateOptions{Subresource: "status", FieldManager: "slipway-agent"})
@@ -300,7 +309,7 @@ func (w *worker) writeStatus(ctx context.Context, pod *corev1.Pod, status corev1
 	const key = string(lifecycle.WriteStatus)
 	if err != nil && !apierrors.IsNotFound(err) && ctx.Err() == nil {
 		w.a.log.Warn("write status", "namespace", pod.Namespace, "pod", pod.Name, "err", err)
-		rest(ctx, firstPause)
+		rest(ctx, pause)
 	}
 	return func() {
 		w.count(key, err)

@@ -217,6 +217,7 @@ func (a *Agent) podChanged(pod *corev1.Pod, deleted bool) {
 // startWorker begins to work on a Pod. The caller holds a.mu.
 func (a *Agent) startWorker(pod *corev1.Pod) *worker {
 	w := newWorker(a, pod)
+	w.taken = pod.Status.StartTime != nil // by an earlier run of the agent
 	a.workers[pod.UID] = w
 	a.running.Go(func() { w.run(a.ctx) })
 	return w

@@ -17,6 +17,7 @@ import (
 	"github.com/slipway-dev/slipway/nodeagent/engine"
 	"github.com/slipway-dev/slipway/nodeagent/lifecycle"
 	"github.com/slipway-dev/slipway/nodeagent/logs"
+	"github.com/slipway-dev/slipway/nodeagent/volume"
 )
 
 // creation is what making one attempt of a container needs to know of the Pod.
@@ -131,7 +132,7 @@ func (w *worker) mounts(in *creation) error {
 				return fmt.Errorf("volume %s: %w", m.Name, err)
 			}
 		}
-		in.input.Mounts = append(in.input.Mounts, engine.Mount{Source: path, Target: m.MountPath, ReadOnly: m.ReadOnly, Propagation: recipe.Propagation(m.MountPropagation)})
+		in.input.Mounts = append(in.input.Mounts, engine.Mount{Source: path, Target: m.MountPath, ReadOnly: m.ReadOnly || volume.Projects(in.pod, m.Name), Propagation: recipe.Propagation(m.MountPropagation)})
 	}
 	message := w.messageFile(in.container.Name, in.action.Attempt)
 	if err := os.MkdirAll(filepath.Dir(message), 0o755); err != nil {

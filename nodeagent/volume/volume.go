@@ -107,6 +107,11 @@ func projects(vol corev1.Volume) bool {
 	return vol.ConfigMap != nil || vol.Secret != nil || vol.DownwardAPI != nil || vol.Projected != nil
 }
 
+// Projects reports whether a Pod's volume holds files made from API objects. Containers mount those read-only.
+func Projects(pod *corev1.Pod, name string) bool {
+	return slices.ContainsFunc(pod.Spec.Volumes, func(vol corev1.Volume) bool { return vol.Name == name && projects(vol) })
+}
+
 func (v *Volumes) projectedDir(uid types.UID) string {
 	return filepath.Join(v.PodDir(uid), "projected")
 }
