@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -100,4 +101,11 @@ func outwardAddress() (netip.Addr, error) {
 		}
 	}
 	return netip.Addr{}, errors.New("this host has no IPv4 address")
+}
+
+// hasLegacyFirewall says whether this host has rules of the older kernel interface (iptables-legacy), which are beside
+// nftables and which this package does not change.
+func hasLegacyFirewall() bool {
+	tables, err := os.ReadFile("/proc/net/ip_tables_names")
+	return err == nil && slices.Contains(strings.Fields(string(tables)), "filter")
 }

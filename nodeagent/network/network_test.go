@@ -128,6 +128,7 @@ func TestPodsReachEachOtherTheHostAndOutside(t *testing.T) {
 }
 
 func TestSandboxSurvivesRestart(t *testing.T) {
+	need.Root(t)
 	dir := t.TempDir()
 	ctx, stop := context.WithCancel(t.Context())
 	first, err := network.Open(ctx, network.Config{RunDir: dir, PodCIDR: podCIDR})

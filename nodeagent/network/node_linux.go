@@ -105,6 +105,9 @@ func (n *node) open() (err error) {
 	if err := n.passForeign(); err != nil {
 		return err
 	}
+	if hasLegacyFirewall() {
+		n.cfg.Log.Warn("this host has rules of iptables-legacy: where they drop what is forwarded, allow links named " + vethPrefix + "+ there")
+	}
 	return forward(n.cfg.RunDir)
 }
 

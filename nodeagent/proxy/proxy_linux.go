@@ -46,7 +46,8 @@ type Proxy struct {
 
 	mu        sync.Mutex
 	services  map[types.NamespacedName][]Front // the fronts of each
-	have      State                            // in the packet filter; nil: unknown
+	have      State                            // in the packet filter, when last we knew
+	known     bool                             // that it is so still: no change failed
 	want      State
 	changed   []Front       // where want may differ from have
 	moved     chan struct{} // closed when have changes
@@ -81,7 +82,7 @@ func New(cfg Config) (*Proxy, error) {
 		return nil, err
 	}
 	p := &Proxy{cfg: cfg, table: table, services: map[types.NamespacedName][]Front{},
-		want: State{}, moved: make(chan struct{})}
+		have: State{}, want: State{}, moved: make(chan struct{})}
 	return p, p.route()
 }
 
@@ -142,20 +143,17 @@ func (p *Proxy) settle() error {
 	if err != nil {
 		return err
 	}
-	p.suspicion = p.suspicion || (p.have != nil && before != p.generate)
+	p.suspicion = p.suspicion || (p.known && before != p.generate)
 	var steps []Step
-	if p.have == nil {
-		for _, front := range p.want.fronts() {
-			rule := p.want[front]
-			steps = append(steps, Step{New: &rule})
-		}
+	if !p.known {
+		steps = Diff(p.have, p.want, append(p.have.fronts(), p.want.fronts()...))
 		err = p.table.install(p.want)
 	} else {
 		steps = Diff(p.have, p.want, p.changed)
 		err = p.table.apply(steps)
 	}
 	if err != nil {
-		p.have = nil // unknown: the next attempt installs everything
+		p.known = false // the next attempt installs everything
 		return err
 	}
 	p.record(steps)
@@ -185,9 +183,6 @@ func (p *Proxy) relay(steps []Step) {
 
 // record notes that the steps are done.
 func (p *Proxy) record(steps []Step) {
-	if p.have == nil {
-		p.have = State{}
-	}
 	for _, step := range steps {
 		if step.New == nil {
 			delete(p.have, step.Old.Front)
@@ -195,7 +190,7 @@ func (p *Proxy) record(steps []Step) {
 		}
 		p.have[step.New.Front] = *step.New
 	}
-	p.changed = nil
+	p.known, p.changed = true, nil
 	close(p.moved)
 	p.moved = make(chan struct{})
 }
@@ -247,7 +242,7 @@ func (p *Proxy) mend() error {
 	if err != nil {
 		return err
 	}
-	if p.have == nil || (now == p.generate && !p.suspicion) {
+	if !p.known || (now == p.generate && !p.suspicion) {
 		return nil
 	}
 	// Rules are few; elements of maps may be many, and others (Docker) change their own rules often.
@@ -275,7 +270,7 @@ func (p *Proxy) mend() error {
 func (p *Proxy) Settled(ctx context.Context, pod netip.Addr) error {
 	for {
 		p.mu.Lock()
-		used, moved := p.have == nil || p.uses(pod), p.moved
+		used, moved := !p.known || p.uses(pod), p.moved
 		p.mu.Unlock()
 		if !used {
 			return nil
@@ -321,7 +316,7 @@ func (p *Proxy) Close() error {
 	p.Stop()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.have = nil
+	p.have, p.known = State{}, false
 	err := p.table.remove()
 	device, missing := netlink.LinkByName(p.cfg.Device)
 	if missing != nil { // and its routes with it

@@ -1,10 +1,13 @@
 package proxy
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -28,11 +31,11 @@ func numbered(i int) (types.NamespacedName, *catalog.Service) {
 	return types.NamespacedName{Namespace: "shop", Name: name}, s
 }
 
-func manyServices(b *testing.B, count int) (*Proxy, catalog.Changes) {
+func manyServices(b testing.TB, count int) (*Proxy, catalog.Changes) {
 	b.Helper()
 	need.Root(b)
 	pods := netip.MustParsePrefix("10.244.0.0/24")
-	net, err := network.Open(b.Context(), network.Config{RunDir: b.TempDir(), PodCIDR: pods})
+	pool, err := network.Open(b.Context(), network.Config{RunDir: b.TempDir(), PodCIDR: pods})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -44,7 +47,9 @@ func manyServices(b *testing.B, count int) (*Proxy, catalog.Changes) {
 		if err := p.Close(); err != nil {
 			b.Error(err)
 		}
-		net.Close(b.Context())
+		if err := pool.Close(context.Background()); err != nil {
+			b.Error(err)
+		}
 	})
 	changes := catalog.Changes{}
 	for i := range count {
@@ -52,6 +57,42 @@ func manyServices(b *testing.B, count int) (*Proxy, catalog.Changes) {
 		changes[name] = s
 	}
 	return p, changes
+}
+
+func TestFailedChangeIsMadeWhole(t *testing.T) {
+	p, changes := manyServices(t, 3)
+	name, s := numbered(0)
+	s.Spec.Ports[0].NodePort = 30080
+	changes[name] = s
+	if err := p.apply(changes); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.table.remove(); err != nil {
+		t.Fatal(err)
+	}
+	more, s := numbered(4)
+	next := catalog.Changes{more: s, name: nil}
+	if err := p.apply(next); err == nil {
+		t.Error("a change of a table that is gone succeeded")
+	}
+	if err := p.apply(next); err != nil {
+		t.Fatal(err)
+	}
+	want := `
+10.96.1.2:80/TCP shop/svc-1:http -> 10.244.0.3:8080 10.244.1.3:8080 10.244.2.3:8080
+10.96.1.3:80/TCP shop/svc-2:http -> 10.244.0.4:8080 10.244.1.4:8080 10.244.2.4:8080
+10.96.1.5:80/TCP shop/svc-4:http -> 10.244.0.6:8080 10.244.1.6:8080 10.244.2.6:8080
+`
+	if diff := cmp.Diff(want, "\n"+p.State().String()); diff != "" {
+		t.Errorf("rules (-want +got):\n%s", diff)
+	}
+	if !p.table.hasRules() || !p.table.hasElements(p.have) {
+		t.Error("the packet filter is not as it should be")
+	}
+	if c, err := net.Dial("tcp", "127.0.0.1:30080"); err == nil {
+		c.Close()
+		t.Error("the node port of a Service that went is still served on 127.0.0.1")
+	}
 }
 
 // BenchmarkOneMoreService adds one Service, and takes it away again, beside 10,000.
@@ -79,7 +120,7 @@ func BenchmarkOneMoreService(b *testing.B) {
 func BenchmarkStart(b *testing.B) {
 	p, changes := manyServices(b, 10_000)
 	for b.Loop() {
-		p.have = nil
+		p.have, p.known = State{}, false
 		if err := p.apply(changes); err != nil {
 			b.Fatal(err)
 		}
