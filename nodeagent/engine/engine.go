@@ -61,12 +61,13 @@ type Progress struct {
 // Containers are created, started, stopped and removed by an id the caller chooses.
 type Containers interface {
 	// Create makes a container and its task, ready to start. The image must be present. It leaves nothing behind
-	// when it fails.
+	// when it fails. A command that cannot be executed is no failure of Create: Start tells of it.
 	Create(ctx context.Context, spec Container) error
 	// Start runs the container's process. ErrStart when the command cannot be executed; the container then
 	// exists, exited, with exit code 128 or as the runtime says.
 	Start(ctx context.Context, id string) error
-	// Signal sends a signal to the container's first process, or to all its processes.
+	// Signal sends a signal to the container's first process, or to all its processes. Signal 0 is the one by which
+	// the container wants to be stopped. Signalling what has exited is no error.
 	Signal(ctx context.Context, id string, signal int, all bool) error
 	// Remove kills what still runs and deletes the container with its writable layer. Removing what does not
 	// exist is no error.

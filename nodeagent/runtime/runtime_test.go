@@ -198,3 +198,23 @@ func TestBoundLogKeepsTheEnd(t *testing.T) {
 		t.Errorf("the log is not empty: %v", err)
 	}
 }
+
+func TestForeignContainerdIsUsedAndLeftAlone(t *testing.T) {
+	own := start(t, t.TempDir())
+	pid := own.PID()
+	foreign, err := Start(t.Context(), Config{BundleDir: need.Runtime(t), Address: own.Address()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := foreign.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := answers(t.Context(), own.Address()); err != nil || own.PID() != pid {
+		t.Errorf("the foreign containerd was touched: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if _, err := Start(ctx, Config{BundleDir: need.Runtime(t), Address: filepath.Join(t.TempDir(), "none.sock")}); err == nil {
+		t.Error("a socket that is not there was taken")
+	}
+}

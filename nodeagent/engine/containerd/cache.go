@@ -37,7 +37,8 @@ type exit struct {
 type cache struct {
 	mu      sync.Mutex
 	entries map[string]*entry
-	busy    map[string]int // containers being made
+	busy    map[string]int      // containers being made
+	left    map[string]struct{} // those that failed to be made and could not be removed, yet
 	changes uint64
 }
 
@@ -74,6 +75,23 @@ func (c *cache) end(id string) {
 	}
 }
 
+// leave notes a container to be removed later.
+func (c *cache) leave(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.left == nil {
+		c.left = map[string]struct{}{}
+	}
+	c.left[id] = struct{}{}
+}
+
+// leftovers returns the containers to be removed.
+func (c *cache) leftovers() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Sorted(maps.Keys(c.left))
+}
+
 func (c *cache) get(id string) (entry, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -95,6 +113,7 @@ func (c *cache) drop(id string) {
 	defer c.mu.Unlock()
 	c.changes++
 	delete(c.entries, id)
+	delete(c.left, id)
 }
 
 func (c *cache) touch(e *entry) {

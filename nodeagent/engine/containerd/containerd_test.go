@@ -40,13 +40,7 @@ func (n *node) suite() enginetest.Suite {
 func startNode(t testing.TB) *node {
 	t.Helper()
 	n := &node{dir: t.TempDir()}
-	var err error
-	n.runtime, err = runtime.Start(t.Context(), runtime.Config{
-		BundleDir: need.Runtime(t), StateDir: filepath.Join(n.dir, "containerd"), Log: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	n.restart(t)
 	t.Cleanup(func() {
 		if err := n.runtime.Stop(context.Background()); err != nil {
 			t.Errorf("stop containerd: %v", err)
@@ -64,6 +58,18 @@ func startNode(t testing.TB) *node {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// restart runs containerd, again.
+func (n *node) restart(t testing.TB) {
+	t.Helper()
+	var err error
+	n.runtime, err = runtime.Start(context.WithoutCancel(t.Context()), runtime.Config{
+		BundleDir: need.Runtime(t), StateDir: filepath.Join(n.dir, "containerd"), Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (n *node) newEngine(t testing.TB) *Engine {

@@ -74,8 +74,8 @@ func (e *Engine) Create(ctx context.Context, c engine.Container) error {
 	if err != nil && created {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
 		defer cancel()
-		if err2 := e.remove(undo, c.ID); err2 != nil {
-			e.cfg.Log.Warn("container could not be cleaned up", "id", c.ID, "err", err2)
+		if e.remove(undo, c.ID) != nil {
+			e.cache.leave(c.ID) // removed when containerd answers again
 		}
 	}
 	return err

@@ -22,6 +22,8 @@ import (
 	"github.com/containerd/log"
 	"github.com/containerd/typeurl/v2"
 	"github.com/sirupsen/logrus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/slipway-dev/slipway/nodeagent/engine"
 )
@@ -86,7 +88,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		return nil, fmt.Errorf("encode runtime options: %w", err)
 	}
 	e.runtime = containers.RuntimeInfo{Name: cfg.Shim, Options: runc}
-	e.client, err = client.New(cfg.Address, client.WithDefaultNamespace(cfg.Namespace), client.WithTimeout(time.Second))
+	e.client, err = client.New(cfg.Address, client.WithDefaultNamespace(cfg.Namespace), client.WithExtraDialOpts(dialOptions()))
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd at %s: %w", cfg.Address, err)
 	}
@@ -100,6 +102,14 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		return nil, errors.Join(err, e.client.Close())
 	}
 	return e, nil
+}
+
+// dialOptions make the connection come back soon after containerd does.
+func dialOptions() []grpc.DialOption {
+	retry := backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond}
+	return []grpc.DialOption{
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: time.Second}),
+	}
 }
 
 func complete(cfg Config) (Config, error) {

@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -209,5 +210,52 @@ func TestLogsRotate(t *testing.T) {
 		if info, err := os.Stat(file); err == nil && info.Size() > 1<<20 {
 			t.Errorf("%s has %d bytes", file, info.Size())
 		}
+	}
+}
+
+func TestContainerEndsWithItsShim(t *testing.T) {
+	n := startNode(t)
+	b := enginetest.NewBox(t, n.suite())
+	c := b.Spec("sleep")
+	b.Start(c)
+	pid := b.Await(c.ID, engine.Running).PID
+	if err := unix.Kill(parent(t, pid), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.Await(c.ID, engine.Exited); got.ExitCode != 137 {
+		t.Errorf("exit code %d, want 137", got.ExitCode)
+	}
+	if err := n.engine.Remove(t.Context(), c.ID); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline"); err == nil && len(data) > 0 {
+		t.Errorf("process %d still runs", pid)
+	}
+}
+
+func TestUnavailableWhileContainerdIsDown(t *testing.T) {
+	n := startNode(t)
+	b := enginetest.NewBox(t, n.suite())
+	runs := b.Spec("sleep")
+	b.Start(runs)
+	n.runtime.Close() // nobody restarts it
+	if err := unix.Kill(n.runtime.PID(), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.engine.Create(t.Context(), b.Spec("sleep")); !errors.Is(err, engine.ErrUnavailable) {
+		t.Errorf("create: %v, want ErrUnavailable", err)
+	}
+	if got, ok := b.Status(runs.ID); !ok || got.State != engine.Running {
+		t.Errorf("what runs is listed as %+v", got)
+	}
+	events := n.engine.Watch(t.Context())
+	n.restart(t)
+	for event := range events {
+		if event.ID == "" {
+			break
+		}
+	}
+	if got := b.Finish(b.Spec("exit", "2")); got.ExitCode != 2 {
+		t.Errorf("after its restart a container ends as %+v", got)
 	}
 }
