@@ -75,7 +75,13 @@ func (w *world) pod(id string) network.Sandbox {
 	w.t.Helper()
 	box, err := w.network.Setup(w.t.Context(), network.Pod{ID: id})
 	check(w.t, err)
-	listener := networktest.Listen(w.t, box.NetNS, ":8080")
+	w.answer(box.NetNS, id)
+	return box
+}
+
+func (w *world) answer(ns, id string) {
+	w.t.Helper()
+	listener := networktest.Listen(w.t, ns, ":8080")
 	go func() {
 		for {
 			c, err := listener.Accept()
@@ -89,7 +95,7 @@ func (w *world) pod(id string) network.Sandbox {
 			}()
 		}
 	}()
-	packets := networktest.ListenPacket(w.t, box.NetNS, ":8080")
+	packets := networktest.ListenPacket(w.t, ns, ":8080")
 	go func() {
 		buf := make([]byte, 100)
 		for {
@@ -100,7 +106,6 @@ func (w *world) pod(id string) network.Sandbox {
 			packets.WriteTo(fmt.Appendf(nil, "%s to %s", from.(*net.UDPAddr).IP, id), from)
 		}
 	}()
-	return box
 }
 
 func service(name, clusterIP string, nodePort int32) *corev1.Service {
@@ -218,6 +223,28 @@ func TestServicesAreReached(t *testing.T) {
 		}
 		if len(seen) != 2 {
 			t.Errorf("64 calls of %s are spread over %v, want two Pods", to, seen)
+		}
+	}
+}
+
+func TestBackendOutsideTheNodeAnswersThroughIt(t *testing.T) {
+	w := newWorld(t)
+	a := w.pod("a")
+	outside := networktest.Host(t, "outside", netip.MustParsePrefix("192.0.2.0/24"))
+	w.answer(networktest.Host(t, "database", netip.MustParsePrefix("198.51.100.0/24")), "database")
+	w.put(service("web", "10.96.0.20", 30080))
+	w.put(endpoints("web", network.Sandbox{IP: "198.51.100.2"}))
+	w.until("10.96.0.20:80/TCP shop/web:tcp -> 198.51.100.2:8080")
+	for _, c := range []struct{ name, from, to string }{
+		{"Pod to cluster address", a.NetNS, "10.96.0.20:80"},
+		{"host to cluster address", here, "10.96.0.20:80"},
+		{"host to node port on loopback", here, "127.0.0.1:30080"},
+		{"outside to node port", outside, "192.0.2.1:30080"},
+	} {
+		for _, network := range []string{"tcp4", "udp4"} {
+			if got := w.call(c.from, network, c.to); got != "198.51.100.1 to database" {
+				t.Errorf("%s by %s: %q", c.name, network, got)
+			}
 		}
 	}
 }
