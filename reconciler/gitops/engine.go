@@ -260,7 +260,7 @@ func (e *Engine) claim(ctx context.Context) error {
 		return nil
 	}
 	if !same(src.Spec, e.config.Spec) && !e.config.ReplaceSource {
-		return fmt.Errorf("%w: it follows %s, and was asked to follow %s: use another data directory, or replace the source on purpose",
+		return fmt.Errorf("%w: it follows %s, and was asked to follow %s: use another data directory, or take this one over with --replace-source",
 			ErrDifferentSource, describe(src.Spec), describe(e.config.Spec))
 	}
 	next := src.DeepCopy()
