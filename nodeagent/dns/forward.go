@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -36,6 +37,8 @@ type forwarder struct {
 	slots chan struct{} // taken while a question is on its way
 	cache *cache
 	log   *slog.Logger
+
+	answered atomic.Pointer[netip.Addr] // the resolver that answered last
 
 	mu      sync.Mutex
 	servers []netip.Addr
@@ -70,9 +73,10 @@ func (f *forwarder) ask(ctx context.Context, req *dns.Msg, network string) (*dns
 	ctx, cancel := context.WithTimeout(ctx, forwardTimeout)
 	defer cancel()
 	var failed error
-	for _, server := range servers {
+	for _, server := range f.answeringFirst(servers) {
 		resp, err := f.exchange(ctx, req, network, server)
 		if err == nil {
+			f.answered.Store(&server)
 			f.cache.put(key, resp, time.Now())
 			return resp, nil
 		}
@@ -82,6 +86,22 @@ func (f *forwarder) ask(ctx context.Context, req *dns.Msg, network string) (*dns
 		}
 	}
 	return nil, failed
+}
+
+// answeringFirst puts the resolver that answered last before the others: one that is dead costs one wait, not one for
+// every question.
+func (f *forwarder) answeringFirst(servers []netip.Addr) []netip.Addr {
+	last := f.answered.Load()
+	if last == nil || !slices.Contains(servers, *last) {
+		return servers
+	}
+	first := []netip.Addr{*last}
+	for _, server := range servers {
+		if server != *last {
+			first = append(first, server)
+		}
+	}
+	return first
 }
 
 // exchange asks one resolver. An answer too long for UDP is asked for again by TCP, whatever the caller used: the

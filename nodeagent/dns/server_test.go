@@ -230,6 +230,18 @@ func TestAnswersOfResolversAreCached(t *testing.T) {
 	}
 }
 
+func TestDeadResolverIsAskedOnce(t *testing.T) {
+	up := newResolver(t)
+	dead := &resolver{at: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.3"), up.at.Port())}
+	s, at := start(t, dead, up)
+	if got := summary(ask(t, "udp", at, "www.example.org.", dns.TypeA)); got != "NOERROR 192.0.2.1/300" {
+		t.Errorf("answer %s", got)
+	}
+	if got := s.forwarder.answeringFirst(s.forwarder.resolvers()); got[0] != up.at.Addr() || len(got) != 2 {
+		t.Errorf("the next question goes to %v, want %s first", got, up.at.Addr())
+	}
+}
+
 func TestWithoutResolverTheAnswerFailsAtOnce(t *testing.T) {
 	_, at := start(t)
 	if got := summary(ask(t, "udp", at, "www.example.org.", dns.TypeA)); got != "SERVFAIL" {
