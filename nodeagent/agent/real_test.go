@@ -184,6 +184,9 @@ func TestRealPods(t *testing.T) {
 	t.Run("a restarted agent readopts", func(t *testing.T) { realReadopt(t, r) })
 	t.Run("message from the log, start error", func(t *testing.T) { realMessages(t, r) })
 	t.Run("security", func(t *testing.T) { realSecurity(t, r) })
+	t.Run("hooks", func(t *testing.T) { realHooks(t, r) })
+	t.Run("part of a volume", func(t *testing.T) { realSubPath(t, r) })
+	t.Run("the node's network and paths", func(t *testing.T) { realHost(t, r) })
 	t.Run("sidecar", func(t *testing.T) { realSidecar(t, r) })
 	t.Run("nothing is left", func(t *testing.T) { realNothingLeft(t, r) })
 }
@@ -365,6 +368,83 @@ func realSecurity(t *testing.T, r *rig) {
 	r.until("refused to run as root", "root", waits("CreateContainerConfigError"))
 	r.delete("strict")
 	r.delete("root")
+}
+
+func realHooks(t *testing.T, r *rig) {
+	events := &recorder{}
+	r.end()
+	r.config.Events = events
+	r.begin()
+	dir := t.TempDir()
+	volumes := func(s *corev1.PodSpec) {
+		s.Volumes = []corev1.Volume{{Name: "host", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: dir}}}}
+	}
+	exec := func(args ...string) *corev1.LifecycleHandler {
+		return &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: append([]string{"/app"}, args...)}}
+	}
+	c := testpod("main", "serve")
+	c.VolumeMounts = []corev1.VolumeMount{{Name: "host", MountPath: "/host"}}
+	c.Lifecycle = &corev1.Lifecycle{PostStart: exec("write", "/host/began", "yes"), PreStop: exec("write", "/host/ended", "yes")}
+	r.create(bound("hooked", only(c), volumes))
+	r.until("ready", "hooked", isReady)
+	if text, err := os.ReadFile(filepath.Join(dir, "began")); err != nil || string(text) != "yes" {
+		t.Errorf("postStart left %q, %v", text, err)
+	}
+	r.delete("hooked")
+	r.until("deleted", "hooked", nil)
+	if text, err := os.ReadFile(filepath.Join(dir, "ended")); err != nil || string(text) != "yes" {
+		t.Errorf("preStop left %q, %v", text, err)
+	}
+	bad := testpod("main", "serve")
+	bad.Lifecycle = &corev1.Lifecycle{PostStart: exec("exit", "3")}
+	r.create(bound("unhooked", only(bad)))
+	r.until("in back-off", "unhooked", waits("CrashLoopBackOff"))
+	if !slices.ContainsFunc(events.all(), func(e string) bool { return strings.HasPrefix(e, "FailedPostStartHook: ") }) {
+		t.Errorf("events %q", events.all())
+	}
+	r.delete("unhooked")
+}
+
+func realSubPath(t *testing.T, r *rig) {
+	prep, c := testpod("prep", "write", "/all/deep", "not a folder"), testpod("main", "serve")
+	prep.VolumeMounts = []corev1.VolumeMount{{Name: "v", MountPath: "/all"}, {Name: "v", MountPath: "/mine", SubPathExpr: "of/$(NAME)"}}
+	prep.Env = []corev1.EnvVar{{Name: "NAME", Value: "main"}}
+	prep.Args = []string{"write", "/mine/file", "from init"}
+	c.VolumeMounts = []corev1.VolumeMount{{Name: "v", MountPath: "/data", SubPath: "of/main"}}
+	c.ReadinessProbe = httpProbe("/file?path=/data/file", 8080)
+	r.create(bound("sub", only(c), func(s *corev1.PodSpec) {
+		s.InitContainers = []corev1.Container{prep}
+		s.Volumes = []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
+	}))
+	p := r.until("ready", "sub", isReady)
+	if got := get(t, "http://"+p.Status.PodIP+":8080/file?path=/data/file"); got != "from init" {
+		t.Errorf("file says %q", got)
+	}
+	r.delete("sub")
+}
+
+func realHost(t *testing.T, r *rig) {
+	c := testpod("main", "serve", ":18080")
+	c.ReadinessProbe = httpProbe("/", 18080)
+	r.create(bound("host", only(c), func(s *corev1.PodSpec) { s.HostNetwork = true }))
+	p := r.until("ready", "host", isReady)
+	host, _ := os.Hostname()
+	if got := get(t, "http://127.0.0.1:18080/"); got != host {
+		t.Errorf("the Pod is called %q, want the node's %q", got, host)
+	}
+	if p.Status.PodIP == "" {
+		t.Error("no address in the status")
+	}
+	ported := testpod("main", "serve")
+	ported.Ports = []corev1.ContainerPort{{ContainerPort: 8080, HostPort: 18081}}
+	ported.ReadinessProbe = httpProbe("/", 8080)
+	r.create(bound("port", only(ported)))
+	r.until("ready", "port", isReady)
+	if got := get(t, "http://10.244.0.1:18081/"); got != "port" {
+		t.Errorf("the host port leads to %q", got)
+	}
+	r.delete("host")
+	r.delete("port")
 }
 
 func realSidecar(t *testing.T, r *rig) {

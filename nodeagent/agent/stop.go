@@ -4,19 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
-	"net/url"
-	"strconv"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/slipway-dev/slipway/nodeagent/engine"
 	"github.com/slipway-dev/slipway/nodeagent/lifecycle"
+	"github.com/slipway-dev/slipway/nodeagent/probe"
 )
 
 // stop runs a container's preStop hook and asks it to end.
@@ -83,37 +80,15 @@ func (w *worker) hook(ctx context.Context, c corev1.Container, ip, id string, h 
 }
 
 func getOnce(ctx context.Context, c corev1.Container, ip string, get *corev1.HTTPGetAction) error {
-	host, port := get.Host, get.Port.IntValue()
-	if host == "" {
-		host = ip
-	}
-	for _, p := range c.Ports {
-		if get.Port.Type == intstr.String && p.Name == get.Port.StrVal {
-			port = int(p.ContainerPort)
-		}
-	}
-	target := url.URL{Scheme: "http", Host: net.JoinHostPort(host, strconv.Itoa(port)), Path: get.Path}
-	if get.Scheme == corev1.URISchemeHTTPS {
-		target.Scheme = "https"
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
+	req, err := probe.Request(ctx, c, ip, get)
 	if err != nil {
 		return err
 	}
-	for _, h := range get.HTTPHeaders {
-		req.Header.Add(h.Name, h.Value)
+	status, err := probe.Get(req)
+	if err == nil && status >= http.StatusBadRequest {
+		err = fmt.Errorf("GET %s: status %d", req.URL.Path, status)
 	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	_ = resp.Body.Close()
-	if resp.StatusCode >= http.StatusBadRequest {
-		return fmt.Errorf("GET %s: %s", target.Path, resp.Status)
-	}
-	return nil
+	return err
 }
 
 // execOutput bounds what is kept of a command's output.

@@ -75,6 +75,9 @@ func instancesOf(o Observed) map[string][]instance {
 		if s.State == engine.Exited && s.StartedAt.IsZero() && o.starting(name, attempt) {
 			s.State = engine.Created // why it did not start is not known yet
 		}
+		if s.State == engine.Running && o.starting(name, attempt) && o.hasPostStart(name) {
+			s.State = engine.Created // it counts as running when its hook has run
+		}
 		out[name] = append(out[name], instance{Status: s, name: name, attempt: attempt, backOff: backOff, sandbox: s.Labels[LabelSandbox]})
 	}
 	for _, list := range out {
@@ -88,6 +91,20 @@ func (o Observed) starting(container string, attempt int) bool {
 	for _, verb := range []Verb{Create, Start} {
 		if _, busy := o.Busy[Action{Verb: verb, Container: container, Attempt: attempt}.Key()]; busy {
 			return true
+		}
+	}
+	return false
+}
+
+// hasPostStart reports whether the container has a hook that runs before it counts as running. On the way out hooks
+// do not matter.
+func (o Observed) hasPostStart(container string) bool {
+	if o.Gone || o.Pod.DeletionTimestamp != nil {
+		return false
+	}
+	for _, c := range slices.Concat(o.Pod.Spec.InitContainers, o.Pod.Spec.Containers) {
+		if c.Name == container {
+			return c.Lifecycle != nil && c.Lifecycle.PostStart != nil
 		}
 	}
 	return false

@@ -77,6 +77,13 @@ func TestStatusOfContainer(t *testing.T) {
 			o.Containers = []engine.Status{inst("main", 0, engine.Running)}
 			return o
 		}, corev1.PodRunning, summary{State: "running", Ready: true, Started: true}},
+		{"running but its postStart hook is not done", func() Observed {
+			o := up(pod())
+			o.Pod.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{}}
+			o.Containers = []engine.Status{inst("main", 0, engine.Running)}
+			o.Busy = map[string]struct{}{"create container main/0": {}}
+			return o
+		}, corev1.PodPending, summary{State: "waiting", Reason: "ContainerCreating"}},
 		{"readiness not yet known", func() Observed {
 			o := up(pod())
 			o.Pod.Spec.Containers[0].ReadinessProbe = &corev1.Probe{}

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -58,15 +59,37 @@ func (r *runner) check(ctx context.Context, p *corev1.Probe) answer {
 }
 
 func (r *runner) checkHTTP(ctx context.Context, get *corev1.HTTPGetAction) answer {
-	target, err := r.url(get)
+	req, err := Request(ctx, r.Container, r.IP, get)
 	if err != nil {
 		return answer{errored: true, output: err.Error()}
+	}
+	status, err := Get(req)
+	switch {
+	case err != nil:
+		return bad("Get %q: %s", req.URL, cause(ctx, err))
+	case status >= http.StatusOK && status < http.StatusBadRequest:
+		return good()
+	}
+	return bad("HTTP probe failed with statuscode: %d", status)
+}
+
+// Request returns the request an httpGet action of a container asks for. Ip is the Pod's address.
+func Request(ctx context.Context, c corev1.Container, ip string, get *corev1.HTTPGetAction) (*http.Request, error) {
+	target, err := urlOf(c, ip, get)
+	if err != nil {
+		return nil, err
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target.String(), nil)
 	if err != nil {
-		return answer{errored: true, output: err.Error()}
+		return nil, err
 	}
 	setHeaders(req, get.HTTPHeaders)
+	return req, nil
+}
+
+// Get sends a Request and returns the status of the answer. Redirects are followed inside one host only, and no more
+// than the beginning of the body is read.
+func Get(req *http.Request) (status int, err error) {
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives:      true,
 		TLSClientConfig:        &tls.Config{InsecureSkipVerify: true}, // as the kubelet: a probe proves life, not identity
@@ -75,16 +98,11 @@ func (r *runner) checkHTTP(ctx context.Context, get *corev1.HTTPGetAction) answe
 	}, CheckRedirect: sameHost}
 	resp, err := client.Do(req)
 	if err != nil {
-		return bad("Get %q: %s", target, cause(ctx, err))
+		return 0, err
 	}
 	defer resp.Body.Close()
-	if _, err := io.Copy(io.Discard, io.LimitReader(resp.Body, most)); err != nil {
-		return bad("read %q: %s", target, cause(ctx, err))
-	}
-	if resp.StatusCode >= http.StatusOK && resp.StatusCode < http.StatusBadRequest {
-		return good()
-	}
-	return bad("HTTP probe failed with statuscode: %d", resp.StatusCode)
+	_, err = io.Copy(io.Discard, io.LimitReader(resp.Body, most))
+	return resp.StatusCode, err
 }
 
 // cause says a timeout as the kubelet does and takes the URL, said once already, off other errors.
@@ -126,8 +144,8 @@ func setHeaders(req *http.Request, headers []corev1.HTTPHeader) {
 	}
 }
 
-func (r *runner) url(get *corev1.HTTPGetAction) (*url.URL, error) {
-	address, err := r.address(get.Host, get.Port)
+func urlOf(c corev1.Container, ip string, get *corev1.HTTPGetAction) (*url.URL, error) {
+	address, err := address(c, cmp.Or(get.Host, ip), get.Port)
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +164,7 @@ func (r *runner) url(get *corev1.HTTPGetAction) (*url.URL, error) {
 }
 
 func (r *runner) checkTCP(ctx context.Context, socket *corev1.TCPSocketAction) answer {
-	address, err := r.address(socket.Host, socket.Port)
+	address, err := address(r.Container, cmp.Or(socket.Host, r.IP), socket.Port)
 	if err != nil {
 		return answer{errored: true, output: err.Error()}
 	}
@@ -198,15 +216,12 @@ func (r *runner) checkExec(ctx context.Context, action *corev1.ExecAction) answe
 	return good()
 }
 
-// address joins a host, the Pod's own when empty, with a port given by number or by the name of a container port.
-func (r *runner) address(host string, port intstr.IntOrString) (string, error) {
-	if host == "" {
-		host = r.IP
-	}
+// address joins a host with a port given by number or by the name of a container port.
+func address(c corev1.Container, host string, port intstr.IntOrString) (string, error) {
 	if port.Type == intstr.Int {
 		return net.JoinHostPort(host, strconv.Itoa(port.IntValue())), nil
 	}
-	for _, p := range r.Container.Ports {
+	for _, p := range c.Ports {
 		if p.Name == port.StrVal {
 			return net.JoinHostPort(host, strconv.Itoa(int(p.ContainerPort))), nil
 		}
@@ -214,5 +229,5 @@ func (r *runner) address(host string, port intstr.IntOrString) (string, error) {
 	if n, err := strconv.Atoi(port.StrVal); err == nil {
 		return net.JoinHostPort(host, strconv.Itoa(n)), nil
 	}
-	return "", fmt.Errorf("container %s has no port named %q", r.Container.Name, port.StrVal)
+	return "", fmt.Errorf("container %s has no port named %q", c.Name, port.StrVal)
 }
