@@ -108,9 +108,6 @@ func bound(old *corev1.Pod, binding *corev1.Binding, now metav1.Time) *corev1.Po
 	pod.Status.NominatedNodeName = ""
 	pod.Annotations = merged(old.Annotations, binding.Annotations)
 	pod.Labels = merged(old.Labels, binding.Labels)
-	if pod.Generation > 0 {
-		pod.Generation++
-	}
 	scheduled := corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: now}
 	conditions := make([]corev1.PodCondition, 0, len(old.Status.Conditions)+1)
 	for _, condition := range old.Status.Conditions {

@@ -1,8 +1,10 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -14,13 +16,16 @@ import (
 // apply is server-side apply: what the patch says is merged with what others own, and the object is created if it
 // is not there.
 func (c *client) apply(ctx context.Context, kind *api.Kind, namespace, name string, patch store.Patch) (api.Object, error) {
-	wanted, err := readApply(kind, namespace, name, patch)
-	if err != nil {
-		return nil, err
-	}
+	read := sync.OnceValues(func() ([]byte, error) { return readApply(kind, namespace, name, patch) })
 	by := ownership.By{Manager: patch.FieldManager, Subresource: patch.Subresource, Force: patch.Force, Now: c.r.timestamp()}
+	// Only of a patch that means the object whatever its state can it be remembered that it changes nothing.
+	memorable := patch.Subresource == "" && !bytes.Contains(patch.Data, []byte("resourceVersion"))
 	for range attempts {
 		if _, err := c.r.store.Get(ctx, kind, namespace, name); apierrors.IsNotFound(err) && patch.Subresource == "" {
+			wanted, err := read()
+			if err != nil {
+				return nil, err
+			}
 			result, err := c.applyNew(ctx, kind, namespace, name, wanted, by, patch.DryRun)
 			if !apierrors.IsAlreadyExists(err) {
 				return result, err
@@ -30,7 +35,17 @@ func (c *client) apply(ctx context.Context, kind *api.Kind, namespace, name stri
 		result, err := c.change(ctx, change{
 			verb: "patch", kind: kind, namespace: namespace, name: name,
 			subresource: patch.Subresource, manager: patch.FieldManager, dryRun: patch.DryRun, tracked: true,
+			known: func(old api.Object) bool { return memorable && c.r.memo.Unchanged(old, patch.Data, by) },
+			nothing: func(old api.Object) {
+				if memorable {
+					c.r.memo.Remember(old, patch.Data, by)
+				}
+			},
 			next: func(old api.Object) (api.Object, error) {
+				wanted, err := read()
+				if err != nil {
+					return nil, err
+				}
 				next, err := c.r.owners.Apply(kind, old, wanted, by)
 				if err == nil && next.GetResourceVersion() == old.GetResourceVersion() {
 					next.SetResourceVersion("")

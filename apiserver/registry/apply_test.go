@@ -247,3 +247,32 @@ func TestStatusOfOwnKinds(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
+
+// TestRememberedApplies: what is known to change nothing is asked again when the object or the manifest changes.
+func TestRememberedApplies(t *testing.T) {
+	f := newFixture(t)
+	first := f.apply(t, api.Deployments, "web", apply(webManifest, api.ManagerGit))
+	for range 3 {
+		if got := f.apply(t, api.Deployments, "web", apply(webManifest, api.ManagerGit)); got.GetResourceVersion() != first.GetResourceVersion() {
+			t.Fatal("an equal apply was written")
+		}
+	}
+	f.patch(t, "web", `{"metadata":{"labels":{"team":"bank"}}}`, "hand")
+	forced := apply(webManifest, api.ManagerGit)
+	forced.Force = true
+	if got := f.apply(t, api.Deployments, "web", forced); got.GetLabels()["team"] != "shop" {
+		t.Errorf("drift stayed: %v", got.GetLabels())
+	}
+	other := apply(strings.Replace(webManifest, "replicas: 2", "replicas: 4", 1), api.ManagerGit)
+	if got := f.apply(t, api.Deployments, "web", other).(*appsv1.Deployment); *got.Spec.Replicas != 4 {
+		t.Errorf("another manifest: %d replicas", *got.Spec.Replicas)
+	}
+	pinned := apply(strings.Replace(webManifest, "metadata: {name: web,", `metadata: {resourceVersion: "1", name: web,`, 1), api.ManagerGit)
+	if _, err := f.admin.Patch(f.ctx, api.Deployments, "default", "web", pinned); !apierrors.IsConflict(err) {
+		t.Errorf("an old resourceVersion: got %v, want Conflict", err)
+	}
+	again := apply(strings.Replace(webManifest, "metadata: {name: web,", "metadata: {uid: other, name: web,", 1), api.ManagerGit)
+	if _, err := f.admin.Patch(f.ctx, api.Deployments, "default", "web", again); !apierrors.IsConflict(err) {
+		t.Errorf("another uid: got %v, want Conflict", err)
+	}
+}

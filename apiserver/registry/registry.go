@@ -62,6 +62,7 @@ type Registry struct {
 	store   *store.Store
 	access  access.Authorizer
 	owners  *ownership.Tracker
+	memo    *ownership.Memo
 	pool    service.Pool
 	tokens  TokenIssuer
 	audit   func(Entry)
@@ -84,7 +85,7 @@ func New(c Config) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("registry: %w", err)
 	}
-	r := &Registry{store: c.Store, access: access.Authorizer{Reader: c.Store}, owners: ownership.New(), pool: p, tokens: c.Tokens, audit: c.Audit, now: c.Now}
+	r := &Registry{store: c.Store, access: access.Authorizer{Reader: c.Store}, owners: ownership.New(), memo: ownership.NewMemo(), pool: p, tokens: c.Tokens, audit: c.Audit, now: c.Now}
 	if r.now == nil {
 		r.now = time.Now
 	}

@@ -31,6 +31,8 @@ type change struct {
 	next func(old api.Object) (api.Object, error)
 	// tracked: next has recorded field ownership.
 	tracked bool
+	known   func(old api.Object) bool // says without trying that nothing would change; nil: never
+	nothing func(old api.Object)      // is told that nothing changed; nil: nobody is
 }
 
 // Update implements store.Writer.
@@ -101,6 +103,9 @@ func (c *client) tryChange(ctx context.Context, w change) (api.Object, error) {
 		}
 		// People try their change on what they may see, so that no patch can carry a Secret's data elsewhere.
 		old := Mask(c.id, stored)
+		if w.known != nil && w.known(old) {
+			return old, nil
+		}
 		updated, err := w.next(old)
 		if err != nil {
 			return nil, err
@@ -110,6 +115,9 @@ func (c *client) tryChange(ctx context.Context, w change) (api.Object, error) {
 			return nil, err
 		}
 		result, err := c.replace(ctx, w, old, updated)
+		if err == nil && result == old && w.nothing != nil {
+			w.nothing(old)
+		}
 		if err == nil || pinned || !apierrors.IsConflict(err) {
 			return result, err
 		}
