@@ -1,5 +1,5 @@
 // Package network gives every Pod of a node its namespaces and an address: network, IPC and UTS namespaces pinned
-// under the agent's run directory, a veth pair to a bridge, routes and masquerading, all programmed in-process.
+// under the agent's run directory, a routed link of its own to the node, and masquerading, all programmed in-process.
 //
 // It must not know API objects or containers.
 package network
