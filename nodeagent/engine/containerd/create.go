@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-dev/slipway/nodeagent/engine"
+	"github.com/slipway-dev/slipway/nodeagent/engine/runspec"
 )
 
 // Labels by which the engine finds its own notes on a container; they are not shown.
@@ -54,11 +56,7 @@ func (e *Engine) Create(ctx context.Context, c engine.Container) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
-	who, err := e.accountsOf(ctx, info)
-	if err != nil {
-		return fmt.Errorf("%s: %w", verb, err)
-	}
-	spec, err := buildSpec(c, info.config, who, e.host)
+	spec, err := runspec.Build(c, info.config, e.host)
 	if err != nil {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
@@ -168,7 +166,7 @@ func labelsOf(c engine.Container, spec *specs.Spec, info imageInfo) map[string]s
 	labels[labelLog] = c.LogPath
 	labels[labelCgroup] = spec.Linux.CgroupsPath
 	labels[labelImageID] = info.ID
-	labels[labelStopSignal] = firstOf(c.StopSignal, info.config.stopSignal)
+	labels[labelStopSignal] = cmp.Or(c.StopSignal, info.config.StopSignal)
 	labels[labelGroup] = c.Group
 	return labels
 }

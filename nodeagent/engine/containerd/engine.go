@@ -26,6 +26,7 @@ import (
 	"google.golang.org/grpc/backoff"
 
 	"github.com/slipway-dev/slipway/nodeagent/engine"
+	"github.com/slipway-dev/slipway/nodeagent/engine/runspec"
 )
 
 // Config says which containerd to use and how.
@@ -52,7 +53,7 @@ type Engine struct {
 	cfg     Config
 	client  *client.Client
 	quiet   *log.Entry
-	host    host
+	host    runspec.Host
 	snap    string // name of the snapshotter
 	runtime containers.RuntimeInfo
 
@@ -76,11 +77,10 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	}
 	e := &Engine{cfg: cfg, quiet: quietLogger()}
 	e.images.byRef = map[string]imageInfo{}
-	e.images.accounts = map[string]accounts{}
 	e.pulls.running = map[string]*pull{}
 	e.cache.entries = map[string]*entry{}
 	e.slots = make(chan struct{}, creations())
-	if e.host, err = detectHost(ctx); err != nil {
+	if e.host, err = runspec.DetectHost(ctx); err != nil {
 		return nil, err
 	}
 	runc, err := typeurl.MarshalAny(&options.Options{BinaryName: cfg.Runc, Root: filepath.Join(cfg.RunDir, "runc")})

@@ -1,6 +1,7 @@
 package containerd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,7 +54,7 @@ func (e *Engine) Exec(ctx context.Context, id string, x engine.Exec) (int, error
 		if unavailable(err) || ctx.Err() != nil || errdefs.IsNotFound(native(err)) {
 			return 0, classify(verb, err)
 		}
-		return 0, fmt.Errorf("%s: %w: %s", verb, engine.ErrStart, firstOf(commandError(err), runcError(err)))
+		return 0, fmt.Errorf("%s: %w: %s", verb, engine.ErrStart, cmp.Or(commandError(err), runcError(err)))
 	}
 	resp, err := service.Wait(ctx, &tasks.WaitRequest{ContainerID: id, ExecID: execID})
 	if err != nil {

@@ -20,20 +20,20 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/slipway-dev/slipway/nodeagent/engine"
+	"github.com/slipway-dev/slipway/nodeagent/engine/runspec"
 )
 
 // imageInfo is an image with all that is needed to make a container of it.
 type imageInfo struct {
 	engine.Image
 	chainID string // key of its topmost layer
-	config  imageConfig
+	config  runspec.Image
 }
 
 // imageCache remembers images, so that making a container asks nothing twice.
 type imageCache struct {
-	mu       sync.Mutex
-	byRef    map[string]imageInfo
-	accounts map[string]accounts // by chain id
+	mu    sync.Mutex
+	byRef map[string]imageInfo
 }
 
 func (c *imageCache) get(ref string) (imageInfo, bool) {
@@ -104,7 +104,7 @@ func (e *Engine) unpacked(ctx context.Context, img images.Image) (imageInfo, err
 	if err != nil {
 		return imageInfo{}, classify("unpack image "+img.Name, err)
 	}
-	if info.config.programs32, err = e.has32(ctx, layer); err != nil {
+	if err := e.inspect(ctx, layer, &info.config); err != nil {
 		return imageInfo{}, fmt.Errorf("read image %s: %w", img.Name, err)
 	}
 	e.images.put(info)
@@ -134,9 +134,9 @@ func (e *Engine) describe(ctx context.Context, img images.Image) (imageInfo, err
 	info := imageInfo{
 		Image:   engine.Image{Ref: img.Name, ID: img.Target.Digest.String(), User: config.Config.User},
 		chainID: identity.ChainID(config.RootFS.DiffIDs).String(),
-		config: imageConfig{
-			entrypoint: config.Config.Entrypoint, cmd: config.Config.Cmd, env: config.Config.Env,
-			user: config.Config.User, workDir: config.Config.WorkingDir, stopSignal: config.Config.StopSignal,
+		config: runspec.Image{
+			Entrypoint: config.Config.Entrypoint, Cmd: config.Config.Cmd, Env: config.Config.Env,
+			User: config.Config.User, WorkDir: config.Config.WorkingDir, StopSignal: config.Config.StopSignal,
 		},
 	}
 	info.Bytes = manifest.Config.Size

@@ -3,7 +3,6 @@ package containerd
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -13,40 +12,42 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/google/uuid"
+
+	"github.com/slipway-dev/slipway/nodeagent/engine/runspec"
 )
 
 // maxAccountFile bounds what is read of an image's /etc/passwd and /etc/group.
 const maxAccountFile = 1 << 20
 
-// accountsOf reads the users and groups of an image, once.
-func (e *Engine) accountsOf(ctx context.Context, info imageInfo) (accounts, error) {
-	e.images.mu.Lock()
-	a, ok := e.images.accounts[info.chainID]
-	e.images.mu.Unlock()
-	if ok {
-		return a, nil
-	}
-	err := e.withRootfs(ctx, info.chainID, func(root *os.Root) error {
-		passwd, err := readAccountFile(root, "etc/passwd")
-		if err != nil {
+// inspect looks into an image for what its configuration does not say.
+func (e *Engine) inspect(ctx context.Context, layer snapshots.Info, image *runspec.Image) error {
+	known, ok := layer.Labels[label32]
+	image.Programs32 = known == "yes"
+	err := e.withRootfs(ctx, layer.Name, func(root *os.Root) (err error) {
+		if image.Accounts, err = readAccounts(root); err != nil || ok {
 			return err
 		}
-		defer passwd.Close()
-		group, err := readAccountFile(root, "etc/group")
-		if err != nil {
-			return err
-		}
-		defer group.Close()
-		a = parseAccounts(io.LimitReader(passwd, maxAccountFile), io.LimitReader(group, maxAccountFile))
-		return nil
+		image.Programs32, err = find32(root.FS())
+		return err
 	})
-	if err != nil {
-		return accounts{}, fmt.Errorf("read users of image %s: %w", info.Ref, err)
+	if err == nil && !ok {
+		e.note32(ctx, layer.Name, image.Programs32)
 	}
-	e.images.mu.Lock()
-	defer e.images.mu.Unlock()
-	e.images.accounts[info.chainID] = a
-	return a, nil
+	return err
+}
+
+func readAccounts(root *os.Root) (runspec.Accounts, error) {
+	passwd, err := readAccountFile(root, "etc/passwd")
+	if err != nil {
+		return runspec.Accounts{}, err
+	}
+	defer passwd.Close()
+	group, err := readAccountFile(root, "etc/group")
+	if err != nil {
+		return runspec.Accounts{}, err
+	}
+	defer group.Close()
+	return runspec.ParseAccounts(io.LimitReader(passwd, maxAccountFile), io.LimitReader(group, maxAccountFile)), nil
 }
 
 // readAccountFile opens a regular file of the image; one that is missing, or something else, counts as empty. The

@@ -127,7 +127,7 @@ func (e *Engine) finish(id string, code int, at time.Time) {
 	if !ok || st.ended() {
 		return
 	}
-	oom := code != 0 && e.host.oomKills(st.cgroup) > 0
+	oom := code != 0 && e.host.OOMKills(st.cgroup) > 0
 	e.save(e.cache.exited(id, exit{code: code, at: at, oom: oom}))
 }
 
@@ -173,7 +173,7 @@ func (e *Engine) observe(st entry, t *task.Process) entry {
 	end := func(code int, at time.Time) {
 		st.status.State, st.status.PID = engine.Exited, 0
 		st.status.ExitCode, st.status.FinishedAt = code, at
-		st.status.OOMKilled = code != 0 && e.host.oomKills(st.cgroup) > 0
+		st.status.OOMKilled = code != 0 && e.host.OOMKills(st.cgroup) > 0
 		e.save(st, true)
 	}
 	switch {

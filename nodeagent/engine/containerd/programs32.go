@@ -3,14 +3,10 @@ package containerd
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"slices"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
-	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // label32 on an image's topmost layer says whether the image holds 32-bit programs.
@@ -19,43 +15,15 @@ const label32 = "io.slipway.engine/32bit"
 // maxPrograms bounds the search for 32-bit programs; an image with more is taken to have some.
 const maxPrograms = 50_000
 
-// filterArches leaves in a seccomp filter the architectures that matter. runc translates the filter for each of them
-// at every start, and that is most of what a start costs; system calls of an architecture that is left out are
-// refused altogether. The kernel's x32 calls matter only where the kernel has them, 32-bit calls only to images with
-// 32-bit programs.
-func filterArches(arches []specs.Arch, x32, programs32 bool) []specs.Arch {
-	return slices.DeleteFunc(slices.Clone(arches), func(a specs.Arch) bool {
-		switch a {
-		case specs.ArchX32:
-			return !x32
-		case specs.ArchX86, specs.ArchARM:
-			return !programs32
-		}
-		return false
-	})
-}
-
-// has32 tells whether an image holds 32-bit programs. The answer is kept with its topmost layer.
-func (e *Engine) has32(ctx context.Context, layer snapshots.Info) (bool, error) {
-	if v, ok := layer.Labels[label32]; ok {
-		return v == "yes", nil
-	}
-	found := false
-	err := e.withRootfs(ctx, layer.Name, func(root *os.Root) (err error) {
-		found, err = find32(root.FS())
-		return err
-	})
-	if err != nil {
-		return false, fmt.Errorf("look for 32-bit programs: %w", err)
-	}
-	answer := snapshots.Info{Name: layer.Name, Labels: map[string]string{label32: "no"}}
+// note32 keeps the answer with the image's topmost layer.
+func (e *Engine) note32(ctx context.Context, layer string, found bool) {
+	answer := snapshots.Info{Name: layer, Labels: map[string]string{label32: "no"}}
 	if found {
 		answer.Labels[label32] = "yes"
 	}
 	if _, err := e.client.SnapshotService(e.snap).Update(ctx, answer, "labels."+label32); err != nil {
 		e.cfg.Log.Warn("what an image holds could not be noted", "err", err)
 	}
-	return found, nil
 }
 
 var errFound = errors.New("found")

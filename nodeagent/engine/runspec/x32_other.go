@@ -1,6 +1,6 @@
 //go:build !amd64
 
-package containerd
+package runspec
 
 // hasX32 is for amd64 only.
 func hasX32() bool { return false }

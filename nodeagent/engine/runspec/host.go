@@ -1,4 +1,4 @@
-package containerd
+package runspec
 
 import (
 	"bytes"
@@ -18,8 +18,8 @@ import (
 
 const cgroupRoot = "/sys/fs/cgroup"
 
-// host is what the machine allows.
-type host struct {
+// Host is what the machine allows.
+type Host struct {
 	cgroups        bool // mounted at all
 	cgroup2        bool // the unified hierarchy only
 	swapAccounting bool
@@ -29,8 +29,9 @@ type host struct {
 	devices        []specs.LinuxDevice
 }
 
-func detectHost(ctx context.Context) (host, error) {
-	h := host{x32: hasX32()}
+// DetectHost looks at the machine this runs on.
+func DetectHost(ctx context.Context) (Host, error) {
+	h := Host{x32: hasX32()}
 	var st unix.Statfs_t
 	if err := unix.Statfs(cgroupRoot, &st); err == nil {
 		h.cgroups = true
@@ -43,29 +44,29 @@ func detectHost(ctx context.Context) (host, error) {
 	}
 	var err error
 	if h.capabilities, err = cap.Current(); err != nil {
-		return host{}, fmt.Errorf("read capabilities: %w", err)
+		return Host{}, fmt.Errorf("read capabilities: %w", err)
 	}
 	h.minOOMScore = -1000
 	if !slices.Contains(h.capabilities, "CAP_SYS_RESOURCE") {
 		data, err := os.ReadFile("/proc/self/oom_score_adj")
 		if err != nil {
-			return host{}, err
+			return Host{}, err
 		}
 		if h.minOOMScore, err = strconv.Atoi(string(bytes.TrimSpace(data))); err != nil {
-			return host{}, fmt.Errorf("read oom_score_adj: %w", err)
+			return Host{}, fmt.Errorf("read oom_score_adj: %w", err)
 		}
 	}
 	spec := &specs.Spec{Linux: &specs.Linux{}}
 	if err := oci.WithHostDevices(ctx, nil, nil, spec); err != nil {
-		return host{}, fmt.Errorf("list devices: %w", err)
+		return Host{}, fmt.Errorf("list devices: %w", err)
 	}
 	h.devices = spec.Linux.Devices
 	return h, nil
 }
 
-// oomKills counts how often the kernel killed a process of a cgroup for memory. The count lives as long as the
+// OOMKills counts how often the kernel killed a process of a cgroup for memory. The count lives as long as the
 // cgroup, so it tells of what happened while nobody watched.
-func (h host) oomKills(cgroup string) int {
+func (h Host) OOMKills(cgroup string) int {
 	file := filepath.Join(cgroupRoot, cgroup, "memory.events")
 	if !h.cgroup2 {
 		file = filepath.Join(cgroupRoot, "memory", cgroup, "memory.oom_control")

@@ -1,37 +1,34 @@
-package containerd
+package runspec
 
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"strings"
 	"testing"
-	"testing/fstest"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"github.com/slipway-dev/slipway/nodeagent/engine"
 )
 
-var testHost = host{
+var testHost = Host{
 	cgroups: true, swapAccounting: true, minOOMScore: 0,
 	capabilities: []string{"CAP_CHOWN", "CAP_NET_ADMIN"},
 }
 
-var testAccounts = parseAccounts(
+var testAccounts = ParseAccounts(
 	strings.NewReader("root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/:\nbroken line\n"),
 	strings.NewReader("root:x:0:\nweb:x:33:app,other\n"),
 )
 
-func specOf(t *testing.T, c engine.Container, image imageConfig) *specs.Spec {
+func specOf(t *testing.T, c engine.Container, image Image) *specs.Spec {
 	t.Helper()
-	if len(image.entrypoint) == 0 {
-		image.entrypoint = []string{"/entry"}
+	if len(image.Entrypoint) == 0 {
+		image.Entrypoint = []string{"/entry"}
 	}
-	spec, err := buildSpec(c, image, testAccounts, testHost)
+	image.Accounts = testAccounts
+	spec, err := Build(c, image, testHost)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +36,7 @@ func specOf(t *testing.T, c engine.Container, image imageConfig) *specs.Spec {
 }
 
 func TestSpecArgs(t *testing.T) {
-	image := imageConfig{entrypoint: []string{"/entry"}, cmd: []string{"cmd"}}
+	image := Image{Entrypoint: []string{"/entry"}, Cmd: []string{"cmd"}}
 	tests := map[string]struct {
 		command, args, want []string
 	}{
@@ -56,7 +53,7 @@ func TestSpecArgs(t *testing.T) {
 			}
 		})
 	}
-	if _, err := buildSpec(engine.Container{}, imageConfig{}, testAccounts, testHost); !errors.Is(err, engine.ErrConfig) {
+	if _, err := Build(engine.Container{}, Image{}, testHost); !errors.Is(err, engine.ErrConfig) {
 		t.Errorf("without any command: %v", err)
 	}
 }
@@ -104,7 +101,7 @@ func TestSpecNamespaces(t *testing.T) {
 	spec := specOf(t, engine.Container{
 		Hostname:   "ignored",
 		Namespaces: engine.Namespaces{Network: "/run/net", IPC: "host", UTS: "/run/uts"},
-	}, imageConfig{})
+	}, Image{})
 	want := []specs.LinuxNamespace{
 		{Type: specs.MountNamespace}, {Type: specs.NetworkNamespace, Path: "/run/net"},
 		{Type: specs.UTSNamespace, Path: "/run/uts"}, {Type: specs.PIDNamespace},
@@ -121,7 +118,7 @@ func TestSpecMountsStandInOrder(t *testing.T) {
 	spec := specOf(t, engine.Container{Mounts: []engine.Mount{
 		{Source: "/h/deep", Target: "/data/deep/"}, {Source: "/h", Target: "/data", ReadOnly: true, Propagation: "rslave"},
 		{Source: "/shm", Target: "/dev/shm"}, {Target: "/cache", SizeBytes: 5},
-	}}, imageConfig{})
+	}}, Image{})
 	at := map[string]int{}
 	for i, m := range spec.Mounts {
 		if _, ok := at[m.Destination]; ok {
@@ -144,7 +141,7 @@ func TestSpecMountsStandInOrder(t *testing.T) {
 func TestSpecResources(t *testing.T) {
 	spec := specOf(t, engine.Container{ID: "c", Cgroup: "/slipway/pod1", Resources: engine.Resources{
 		CPUShares: 100, CPUQuota: 5000, MemoryBytes: 1 << 20, PIDs: 9, OOMScoreAdj: -998,
-	}}, imageConfig{})
+	}}, Image{})
 	r := spec.Linux.Resources
 	if *r.CPU.Shares != 100 || *r.CPU.Quota != 5000 || *r.CPU.Period != 100_000 || *r.Memory.Limit != 1<<20 ||
 		*r.Memory.Swap != 1<<20 || *r.Pids.Limit != 9 {
@@ -156,18 +153,18 @@ func TestSpecResources(t *testing.T) {
 	if spec.Linux.CgroupsPath != "/slipway/pod1/c" {
 		t.Errorf("cgroup is %s", spec.Linux.CgroupsPath)
 	}
-	none := specOf(t, engine.Container{}, imageConfig{}).Linux.Resources
+	none := specOf(t, engine.Container{}, Image{}).Linux.Resources
 	if none.CPU != nil || none.Memory != nil || none.Pids != nil {
 		t.Errorf("without limits: %+v", none)
 	}
 }
 
 func TestSpecSecurity(t *testing.T) {
-	tight := specOf(t, engine.Container{Security: engine.Security{SeccompDefault: true}}, imageConfig{})
+	tight := specOf(t, engine.Container{Security: engine.Security{SeccompDefault: true}}, Image{})
 	if tight.Linux.Seccomp == nil || len(tight.Linux.MaskedPaths) == 0 || len(tight.Linux.ReadonlyPaths) == 0 {
 		t.Error("an ordinary container lacks seccomp or masked paths")
 	}
-	open := specOf(t, engine.Container{Security: engine.Security{SeccompDefault: true, Privileged: true}}, imageConfig{})
+	open := specOf(t, engine.Container{Security: engine.Security{SeccompDefault: true, Privileged: true}}, Image{})
 	if open.Linux.Seccomp != nil || len(open.Linux.MaskedPaths) != 0 {
 		t.Error("a privileged container is confined")
 	}
@@ -186,100 +183,5 @@ func TestFilterArches(t *testing.T) {
 	}
 	if len(all) != 3 || all[1] != specs.ArchX86 {
 		t.Errorf("the argument was changed: %v", all)
-	}
-}
-
-func TestFind32(t *testing.T) {
-	program := func(class byte, mode uint32) fstest.MapFS {
-		return fstest.MapFS{
-			"bin/x":    {Data: append([]byte("\x7fELF"), class, 0), Mode: fs.FileMode(mode)},
-			"bin/s":    {Data: []byte("#!"), Mode: 0o755},
-			"etc/conf": {Data: []byte("\x7fELF\x01"), Mode: 0o644},
-		}
-	}
-	for name, tt := range map[string]struct {
-		files fstest.MapFS
-		want  bool
-	}{
-		"64-bit program":      {program(2, 0o755), false},
-		"32-bit program":      {program(1, 0o755), true},
-		"32-bit, no program":  {program(1, 0o644), false},
-		"nothing in the file": {fstest.MapFS{"x": {Mode: 0o755}}, false},
-	} {
-		if got, err := find32(tt.files); got != tt.want || err != nil {
-			t.Errorf("%s: got %v (%v), want %v", name, got, err, tt.want)
-		}
-	}
-}
-
-func TestParseSignal(t *testing.T) {
-	for name, want := range map[string]unix.Signal{
-		"": unix.SIGTERM, "SIGQUIT": unix.SIGQUIT, "QUIT": unix.SIGQUIT, "2": unix.SIGINT, "nonsense": unix.SIGTERM,
-	} {
-		if got := parseSignal(name); got != want {
-			t.Errorf("parseSignal(%q) = %v, want %v", name, got, want)
-		}
-	}
-}
-
-func TestCommandError(t *testing.T) {
-	for text, want := range map[string]string{
-		`failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: error during container init: exec: "nosuch": executable file not found in $PATH: unknown`: `exec: "nosuch": executable file not found in $PATH`,
-		`OCI runtime create failed: runc create failed: unable to start container process: error during container init: exec /etc/passwd: permission denied: unknown`:                                            `exec /etc/passwd: permission denied`,
-		`OCI runtime create failed: runc create failed: unable to start container process: error during container init: error mounting "/x" to rootfs at "/y": no such file`:                                     "",
-	} {
-		if got := commandError(errors.New(text)); got != want {
-			t.Errorf("got %q, want %q", got, want)
-		}
-	}
-}
-
-func TestSplitMirror(t *testing.T) {
-	for mirror, want := range map[string]string{
-		"http://10.0.0.1:5000":     "http 10.0.0.1:5000 /v2",
-		"https://mirror.local/hub": "https mirror.local /v2/hub",
-		"mirror.local":             "https mirror.local /v2",
-	} {
-		scheme, host, path := splitMirror(mirror)
-		if got := scheme + " " + host + " " + path; got != want {
-			t.Errorf("%s is %s, want %s", mirror, got, want)
-		}
-	}
-}
-
-func TestCacheKeepsTheFirstEnd(t *testing.T) {
-	c := cache{entries: map[string]*entry{}}
-	c.put(entry{status: engine.Status{ID: "a", State: engine.Running}})
-	c.exited("a", exit{code: 3})
-	c.exited("a", exit{code: 137})
-	c.started("a", 5, time.Now())
-	got, _ := c.get("a")
-	if got.status.ExitCode != 3 || got.status.State != engine.Exited || got.status.PID != 0 {
-		t.Errorf("got %+v", got.status)
-	}
-}
-
-func TestCacheReplaceLeavesWhatChangedSince(t *testing.T) {
-	c := cache{entries: map[string]*entry{}}
-	c.put(entry{status: engine.Status{ID: "old", State: engine.Running}})
-	c.put(entry{status: engine.Status{ID: "gone", State: engine.Running}})
-	since := c.now()
-	c.put(entry{status: engine.Status{ID: "new", State: engine.Created}})
-	c.exited("old", exit{code: 1})
-	c.begin("making")
-	changed := c.replace(map[string]entry{
-		"old":    {status: engine.Status{ID: "old", State: engine.Running}},
-		"making": {status: engine.Status{ID: "making", State: engine.Exited}},
-		"other":  {status: engine.Status{ID: "other", State: engine.Exited}},
-	}, since)
-	var got []string
-	for _, s := range c.list() {
-		got = append(got, s.ID+" "+string(s.State))
-	}
-	if diff := cmp.Diff([]string{"new created", "old exited", "other exited"}, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-	if diff := cmp.Diff([]string{"gone", "other"}, changed); diff != "" {
-		t.Errorf("changed (-want +got):\n%s", diff)
 	}
 }

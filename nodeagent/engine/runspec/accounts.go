@@ -1,4 +1,4 @@
-package containerd
+package runspec
 
 import (
 	"bufio"
@@ -13,8 +13,8 @@ import (
 	"github.com/slipway-dev/slipway/nodeagent/engine"
 )
 
-// accounts is what an image's /etc/passwd and /etc/group say.
-type accounts struct {
+// Accounts is what an image's /etc/passwd and /etc/group say.
+type Accounts struct {
 	users  []userEntry
 	groups []groupEntry
 }
@@ -32,9 +32,9 @@ type groupEntry struct {
 
 const maxAccountLine = 64 << 10
 
-// parseAccounts reads both files; lines that make no sense are passed over, as the C library does.
-func parseAccounts(passwd, group io.Reader) accounts {
-	var a accounts
+// ParseAccounts reads both files; lines that make no sense are passed over, as the C library does.
+func ParseAccounts(passwd, group io.Reader) Accounts {
+	var a Accounts
 	eachLine(passwd, func(f []string) {
 		if len(f) < 4 {
 			return
@@ -79,7 +79,7 @@ func parseID(s string) (uint32, error) {
 }
 
 // resolveUser finds ids and groups of the process: those of the security settings, else the image's user.
-func resolveUser(s engine.Security, imageUser string, a accounts) (specs.User, error) {
+func resolveUser(s engine.Security, imageUser string, a Accounts) (specs.User, error) {
 	userName, groupName, hasGroup := strings.Cut(imageUser, ":")
 	if s.UID != nil {
 		userName = strconv.FormatInt(*s.UID, 10)
@@ -111,7 +111,7 @@ func resolveUser(s engine.Security, imageUser string, a accounts) (specs.User, e
 }
 
 // user finds a user by name or number. A number need not be listed; its group is then 0.
-func (a accounts) user(name string) (userEntry, error) {
+func (a Accounts) user(name string) (userEntry, error) {
 	uid, err := parseID(name)
 	for _, u := range a.users {
 		if u.name == name || err == nil && u.uid == uid {
@@ -124,7 +124,7 @@ func (a accounts) user(name string) (userEntry, error) {
 	return userEntry{uid: uid}, nil
 }
 
-func (a accounts) group(name string) (uint32, error) {
+func (a Accounts) group(name string) (uint32, error) {
 	for _, g := range a.groups {
 		if g.name == name {
 			return g.gid, nil
@@ -138,7 +138,7 @@ func (a accounts) group(name string) (uint32, error) {
 }
 
 // supplementary returns the primary group, those the image lists the user in, and those asked for, without doubles.
-func (a accounts) supplementary(name string, primary uint32, asked []int64) []uint32 {
+func (a Accounts) supplementary(name string, primary uint32, asked []int64) []uint32 {
 	gids := []uint32{primary}
 	for _, g := range a.groups {
 		if name != "" && slices.Contains(g.members, name) {

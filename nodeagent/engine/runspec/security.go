@@ -1,4 +1,4 @@
-package containerd
+package runspec
 
 import (
 	"slices"
@@ -18,7 +18,7 @@ func defaultCapabilities() []string {
 }
 
 // capabilities follows the order in which Kubernetes reads the lists: ALL first, added or dropped, then single names.
-func capabilities(s engine.Security, host host) *specs.LinuxCapabilities {
+func capabilities(s engine.Security, host Host) *specs.LinuxCapabilities {
 	set := defaultCapabilities()
 	switch {
 	case s.Privileged, hasAll(s.AddCapabilities):
@@ -50,4 +50,20 @@ func hasAll(names []string) bool {
 
 func capability(name string) string {
 	return "CAP_" + strings.TrimPrefix(strings.ToUpper(name), "CAP_")
+}
+
+// filterArches leaves in a seccomp filter the architectures that matter. runc translates the filter for each of them
+// at every start, and that is most of what a start costs; system calls of an architecture that is left out are
+// refused altogether. The kernel's x32 calls matter only where the kernel has them, 32-bit calls only to images with
+// 32-bit programs.
+func filterArches(arches []specs.Arch, x32, programs32 bool) []specs.Arch {
+	return slices.DeleteFunc(slices.Clone(arches), func(a specs.Arch) bool {
+		switch a {
+		case specs.ArchX32:
+			return !x32
+		case specs.ArchX86, specs.ArchARM:
+			return !programs32
+		}
+		return false
+	})
 }

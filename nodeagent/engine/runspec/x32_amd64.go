@@ -1,4 +1,4 @@
-package containerd
+package runspec
 
 import "golang.org/x/sys/unix"
 

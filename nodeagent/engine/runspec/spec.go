@@ -1,6 +1,11 @@
-package containerd
+// Package runspec turns a container as the engine is told of it into the specification that runc reads. Build is
+// pure: what the image and the machine say is given to it.
+//
+// It must not know containerd, Pods, or how a container is made.
+package runspec
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"path/filepath"
@@ -18,21 +23,21 @@ const groupAnnotation = "io.containerd.runc.v2.group"
 
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// imageConfig is what an image says of how it is run.
-type imageConfig struct {
-	entrypoint, cmd, env      []string
-	user, workDir, stopSignal string
-	programs32                bool // it holds 32-bit programs
+// Image is what an image says of how it is run.
+type Image struct {
+	Entrypoint, Cmd, Env      []string
+	User, WorkDir, StopSignal string
+	Programs32                bool // it holds 32-bit programs
+	Accounts                  Accounts
 }
 
-// buildSpec returns the runtime specification of a container. It is pure: everything it needs to know is given.
-// Errors are of class engine.ErrConfig.
-func buildSpec(c engine.Container, image imageConfig, accounts accounts, host host) (*specs.Spec, error) {
+// Build returns the runtime specification of a container. Errors are of class engine.ErrConfig.
+func Build(c engine.Container, image Image, host Host) (*specs.Spec, error) {
 	args := processArgs(c, image)
 	if len(args) == 0 || args[0] == "" {
 		return nil, fmt.Errorf("%w: no command: neither the container nor its image names one", engine.ErrConfig)
 	}
-	user, err := resolveUser(c.Security, image.user, accounts)
+	user, err := resolveUser(c.Security, image.User, image.Accounts)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +50,7 @@ func buildSpec(c engine.Container, image imageConfig, accounts accounts, host ho
 			User:            user,
 			Args:            args,
 			Env:             processEnv(c, image),
-			Cwd:             firstOf(c.WorkDir, image.workDir, "/"),
+			Cwd:             cmp.Or(c.WorkDir, image.WorkDir, "/"),
 			NoNewPrivileges: c.Security.NoNewPrivileges,
 			Capabilities:    capabilities(c.Security, host),
 			OOMScoreAdj:     oomScore(c.Resources, host),
@@ -63,12 +68,12 @@ func buildSpec(c engine.Container, image imageConfig, accounts accounts, host ho
 	if c.Namespaces.UTS != "" {
 		spec.Hostname = "" // a shared UTS namespace has its name
 	}
-	secure(spec, c.Security, host, image.programs32)
+	secure(spec, c.Security, host, image.Programs32)
 	return spec, nil
 }
 
 // secure sets what a container may see and do of the kernel.
-func secure(spec *specs.Spec, s engine.Security, host host, programs32 bool) {
+func secure(spec *specs.Spec, s engine.Security, host Host, programs32 bool) {
 	if s.Privileged {
 		spec.Linux.Devices = host.devices
 		spec.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
@@ -101,26 +106,26 @@ func readonlyPaths() []string {
 }
 
 // processArgs follows Kubernetes: a command replaces entry point and arguments of the image.
-func processArgs(c engine.Container, image imageConfig) []string {
+func processArgs(c engine.Container, image Image) []string {
 	switch {
 	case len(c.Command) > 0:
 		return slices.Concat(c.Command, c.Args)
 	case len(c.Args) > 0:
-		return slices.Concat(image.entrypoint, c.Args)
+		return slices.Concat(image.Entrypoint, c.Args)
 	default:
-		return slices.Concat(image.entrypoint, image.cmd)
+		return slices.Concat(image.Entrypoint, image.Cmd)
 	}
 }
 
 // processEnv lays the container's variables over the image's; of equal names the last counts.
-func processEnv(c engine.Container, image imageConfig) []string {
+func processEnv(c engine.Container, image Image) []string {
 	env := []string{defaultPath}
 	if c.TTY {
 		env = append(env, "TERM=xterm")
 	}
 	at := map[string]int{}
 	var out []string
-	for _, v := range slices.Concat(env, image.env, c.Env) {
+	for _, v := range slices.Concat(env, image.Env, c.Env) {
 		name, _, _ := strings.Cut(v, "=")
 		if i, ok := at[name]; ok {
 			out[i] = v
@@ -132,17 +137,8 @@ func processEnv(c engine.Container, image imageConfig) []string {
 	return out
 }
 
-func firstOf(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
-}
-
 // linuxNamespaces lists the namespaces to make or join; one that is not listed is the node's.
-func linuxNamespaces(ns engine.Namespaces, host host) []specs.LinuxNamespace {
+func linuxNamespaces(ns engine.Namespaces, host Host) []specs.LinuxNamespace {
 	list := []specs.LinuxNamespace{{Type: specs.MountNamespace}}
 	if host.cgroup2 {
 		list = append(list, specs.LinuxNamespace{Type: specs.CgroupNamespace})
@@ -161,7 +157,7 @@ func linuxNamespaces(ns engine.Namespaces, host host) []specs.LinuxNamespace {
 	return list
 }
 
-func resources(r engine.Resources, host host) *specs.LinuxResources {
+func resources(r engine.Resources, host Host) *specs.LinuxResources {
 	out := &specs.LinuxResources{}
 	if r.CPUShares != 0 || r.CPUQuota != 0 {
 		out.CPU = &specs.LinuxCPU{}
@@ -190,7 +186,7 @@ func resources(r engine.Resources, host host) *specs.LinuxResources {
 
 // oomScore clamps the score to what the host lets us set: without CAP_SYS_RESOURCE it cannot go below our own, and
 // runc fails with an obscure error on the attempt.
-func oomScore(r engine.Resources, host host) *int {
+func oomScore(r engine.Resources, host Host) *int {
 	score := max(r.OOMScoreAdj, host.minOOMScore)
 	score = min(score, 1000)
 	return &score
@@ -198,7 +194,7 @@ func oomScore(r engine.Resources, host host) *int {
 
 // mounts are the kernel's file systems and the container's own mounts. One of the container's replaces a default at
 // the same place; a mount comes after those that hold its place.
-func mounts(c engine.Container, host host) []specs.Mount {
+func mounts(c engine.Container, host Host) []specs.Mount {
 	list := defaultMounts(c, host)
 	for _, m := range c.Mounts {
 		m.Target = filepath.Clean(m.Target)
@@ -227,11 +223,11 @@ func mountOf(m engine.Mount) specs.Mount {
 	}
 	return specs.Mount{
 		Destination: m.Target, Type: "bind", Source: m.Source,
-		Options: []string{"rbind", firstOf(m.Propagation, "rprivate"), access},
+		Options: []string{"rbind", cmp.Or(m.Propagation, "rprivate"), access},
 	}
 }
 
-func defaultMounts(c engine.Container, host host) []specs.Mount {
+func defaultMounts(c engine.Container, host Host) []specs.Mount {
 	access := "ro"
 	if c.Security.Privileged {
 		access = "rw"
