@@ -184,6 +184,7 @@ func TestRealPods(t *testing.T) {
 	t.Run("a restarted agent readopts", func(t *testing.T) { realReadopt(t, r) })
 	t.Run("message from the log, start error", func(t *testing.T) { realMessages(t, r) })
 	t.Run("security", func(t *testing.T) { realSecurity(t, r) })
+	t.Run("pull with a secret", func(t *testing.T) { realPull(t, r) })
 	t.Run("hooks", func(t *testing.T) { realHooks(t, r) })
 	t.Run("part of a volume", func(t *testing.T) { realSubPath(t, r) })
 	t.Run("the node's network and paths", func(t *testing.T) { realHost(t, r) })
@@ -368,6 +369,36 @@ func realSecurity(t *testing.T, r *rig) {
 	r.until("refused to run as root", "root", waits("CreateContainerConfigError"))
 	r.delete("strict")
 	r.delete("root")
+}
+
+func realPull(t *testing.T, r *rig) {
+	private, open, err := images.ServeRegistryWithPassword("me", "s3cret")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer private.Close()
+	defer open.Close()
+	image, err := images.Testpod(t.Context(), "docker.io/team/private:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	refs, err := open.Push(t.Context(), image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := testpod("main", "sleep")
+	c.Image, c.ImagePullPolicy = strings.Replace(refs[0], open.Host, private.Host, 1), corev1.PullAlways
+	r.create(bound("denied", only(c)))
+	p := r.until("without image", "denied", waits("ErrImagePull"))
+	if message := p.Status.ContainerStatuses[0].State.Waiting.Message; !strings.Contains(message, c.Image) {
+		t.Errorf("message %q does not name the image", message)
+	}
+	r.delete("denied")
+	r.create(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "pull", Namespace: "shop"}, Type: corev1.SecretTypeDockerConfigJson,
+		Data: map[string][]byte{corev1.DockerConfigJsonKey: fmt.Appendf(nil, `{"auths":{%q:{"username":"me","password":"s3cret"}}}`, private.Host)}})
+	r.create(bound("allowed", only(c), func(s *corev1.PodSpec) { s.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "pull"}} }))
+	r.until("ready", "allowed", isReady)
+	r.delete("allowed")
 }
 
 func realHooks(t *testing.T, r *rig) {
