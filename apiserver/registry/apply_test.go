@@ -271,6 +271,15 @@ func TestRememberedApplies(t *testing.T) {
 	if _, err := f.admin.Patch(f.ctx, api.Deployments, "default", "web", pinned); !apierrors.IsConflict(err) {
 		t.Errorf("an old resourceVersion: got %v, want Conflict", err)
 	}
+	now := f.apply(t, api.Deployments, "web", other)
+	pinned = apply(strings.Replace(string(other.Data), "metadata: {name: web,", `metadata: {resourceVersion: "`+now.GetResourceVersion()+`", name: web,`, 1), api.ManagerGit)
+	f.apply(t, api.Deployments, "web", pinned)
+	moved := now.DeepCopyObject().(*appsv1.Deployment)
+	moved.Status.Replicas = 1
+	f.update(t, moved, "status")
+	if _, err := f.admin.Patch(f.ctx, api.Deployments, "default", "web", pinned); !apierrors.IsConflict(err) {
+		t.Errorf("a resourceVersion that was the newest: got %v, want Conflict", err)
+	}
 	again := apply(strings.Replace(webManifest, "metadata: {name: web,", "metadata: {uid: other, name: web,", 1), api.ManagerGit)
 	if _, err := f.admin.Patch(f.ctx, api.Deployments, "default", "web", again); !apierrors.IsConflict(err) {
 		t.Errorf("another uid: got %v, want Conflict", err)

@@ -145,3 +145,33 @@ func TestNobodyOwnsWhatAWriteCannotSet(t *testing.T) {
 		}
 	}
 }
+
+func TestMemo(t *testing.T) {
+	memo, patch, git := NewMemo(), []byte("patch"), by("git", "")
+	live := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "a", UID: "1", ResourceVersion: "1"}}
+	memo.Remember(live, patch, git)
+	tests := map[string]struct {
+		change func(*corev1.Namespace)
+		patch  string
+		by     By
+		want   bool
+	}{
+		"the same":            {func(*corev1.Namespace) {}, "patch", git, true},
+		"another status":      {func(n *corev1.Namespace) { n.Status.Phase, n.ResourceVersion = corev1.NamespaceActive, "2" }, "patch", git, true},
+		"another label":       {func(n *corev1.Namespace) { n.Labels = map[string]string{"a": "b"} }, "patch", git, false},
+		"another uid":         {func(n *corev1.Namespace) { n.UID = "2" }, "patch", git, false},
+		"another owner":       {func(n *corev1.Namespace) { n.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "x"}} }, "patch", git, false},
+		"another patch":       {func(*corev1.Namespace) {}, "other", git, false},
+		"another manager":     {func(*corev1.Namespace) {}, "patch", by("hand", ""), false},
+		"under a subresource": {func(*corev1.Namespace) {}, "patch", by("git", "status"), false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			changed := live.DeepCopy()
+			test.change(changed)
+			if got := memo.Unchanged(changed, []byte(test.patch), test.by); got != test.want {
+				t.Errorf("got %t, want %t", got, test.want)
+			}
+		})
+	}
+}
