@@ -25,6 +25,7 @@ import (
 	"github.com/slipway-dev/slipway/nodeagent/agent/recipe"
 	"github.com/slipway-dev/slipway/nodeagent/engine"
 	"github.com/slipway-dev/slipway/nodeagent/network"
+	"github.com/slipway-dev/slipway/nodeagent/runtime"
 )
 
 // modelEngine is an engine whose containers are entries of a map.
@@ -218,6 +219,7 @@ type rig struct {
 	config  Config
 	stop    func()
 	agent   *Agent
+	runtime *runtime.Runtime // of a rig on containerd
 }
 
 const node = "node1"

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -66,7 +67,7 @@ func realRig(t testing.TB) *rig {
 	}
 	load(t, e)
 	r := newRig(t, e, n)
-	r.config.Log = log
+	r.config.Log, r.runtime = log, rt
 	r.config.MaxPods = 1000
 	r.config.Cgroup = testCgroup
 	t.Cleanup(func() { r.clear() })
@@ -188,6 +189,7 @@ func TestRealPods(t *testing.T) {
 	t.Run("hooks", func(t *testing.T) { realHooks(t, r) })
 	t.Run("part of a volume", func(t *testing.T) { realSubPath(t, r) })
 	t.Run("the node's network and paths", func(t *testing.T) { realHost(t, r) })
+	t.Run("containerd is killed", func(t *testing.T) { realKilledContainerd(t, r) })
 	t.Run("sidecar", func(t *testing.T) { realSidecar(t, r) })
 	t.Run("nothing is left", func(t *testing.T) { realNothingLeft(t, r) })
 }
@@ -434,6 +436,38 @@ func realHooks(t *testing.T, r *rig) {
 		t.Errorf("events %q", events.all())
 	}
 	r.delete("unhooked")
+}
+
+func realKilledContainerd(t *testing.T, r *rig) {
+	c := testpod("main", "serve")
+	c.ReadinessProbe = httpProbe("/healthz", 8080)
+	r.create(bound("survivor", only(c)))
+	before := r.until("ready", "survivor", isReady)
+	old := r.runtime.PID()
+	if err := unix.Kill(old, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		r.create(bound(fmt.Sprintf("meanwhile-%d", i), only(testpod("main", "sleep"))))
+	}
+	for i := range 3 {
+		p := r.until("ready", fmt.Sprintf("meanwhile-%d", i), isReady)
+		if got := p.Status.ContainerStatuses[0].RestartCount; got != 0 {
+			t.Errorf("%s was restarted %d times", p.Name, got)
+		}
+		r.delete(p.Name)
+	}
+	if pid := r.runtime.PID(); pid == old {
+		t.Fatal("containerd was not killed")
+	}
+	after := r.until("ready", "survivor", isReady)
+	if diff := cmp.Diff(before.Status, after.Status); diff != "" {
+		t.Errorf("status changed by containerd's end:\n%s", diff)
+	}
+	if got := get(t, "http://"+after.Status.PodIP+":8080/"); got != "survivor" {
+		t.Errorf("the Pod says %q", got)
+	}
+	r.delete("survivor")
 }
 
 func realSubPath(t *testing.T, r *rig) {
