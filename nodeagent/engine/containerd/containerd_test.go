@@ -15,6 +15,7 @@ import (
 
 	"github.com/slipway-dev/slipway/nodeagent/engine"
 	"github.com/slipway-dev/slipway/nodeagent/engine/enginetest"
+	"github.com/slipway-dev/slipway/nodeagent/engine/imagestore"
 	"github.com/slipway-dev/slipway/nodeagent/runtime"
 	"github.com/slipway-dev/slipway/testing/images"
 	"github.com/slipway-dev/slipway/testing/need"
@@ -72,12 +73,12 @@ func (n *node) restart(t testing.TB) {
 	}
 }
 
-func (n *node) newEngine(t testing.TB) *Engine {
+func (n *node) newEngine(t testing.TB, registries ...imagestore.Registry) *Engine {
 	t.Helper()
 	e, err := New(context.WithoutCancel(t.Context()), Config{
 		Address: n.runtime.Address(), Shim: n.runtime.Shim(), Runc: n.runtime.Runc(),
 		StateDir: filepath.Join(n.dir, "engine"), RunDir: filepath.Join(n.dir, "run"),
-		LogLimits: LogLimits{Bytes: 1 << 20, Files: 3}, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Registries: registries, LogLimits: LogLimits{Bytes: 1 << 20, Files: 3}, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -246,7 +247,8 @@ func TestPullFromAMirror(t *testing.T) {
 	if _, err := registry.Push(t.Context(), image); err != nil {
 		t.Fatal(err)
 	}
-	n.engine.cfg.Registries = []Registry{{Host: "docker.io", Mirrors: []string{registry.URL()}}}
+	n.engine.Close()
+	n.engine = n.newEngine(t, imagestore.Registry{Host: "docker.io", Mirrors: []string{registry.URL()}})
 	got, err := n.engine.Pull(t.Context(), "mirrored:1", engine.PullOptions{})
 	if err != nil || got.Ref != "docker.io/library/mirrored:1" {
 		t.Errorf("got %+v, %v", got, err)

@@ -19,6 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-dev/slipway/nodeagent/engine"
+	"github.com/slipway-dev/slipway/nodeagent/engine/fault"
+	"github.com/slipway-dev/slipway/nodeagent/engine/imagestore"
 	"github.com/slipway-dev/slipway/nodeagent/engine/runspec"
 )
 
@@ -52,11 +54,11 @@ func creations() int { return 4 * runtime.NumCPU() }
 func (e *Engine) Create(ctx context.Context, c engine.Container) error {
 	ctx = e.in(ctx)
 	verb := "create container " + c.ID
-	info, err := e.imageOf(ctx, c.Image)
+	info, err := e.Lookup(ctx, c.Image)
 	if err != nil {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
-	spec, err := runspec.Build(c, info.config, e.host)
+	spec, err := runspec.Build(c, info.Config, e.host)
 	if err != nil {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
@@ -81,7 +83,7 @@ func (e *Engine) Create(ctx context.Context, c engine.Container) error {
 
 // create returns whether there is something to undo when it fails: a container of the same id that was there before
 // is not.
-func (e *Engine) create(ctx context.Context, c engine.Container, spec *specs.Spec, info imageInfo) (created bool, err error) {
+func (e *Engine) create(ctx context.Context, c engine.Container, spec *specs.Spec, info imagestore.Info) (created bool, err error) {
 	verb := "create container " + c.ID
 	encoded, err := typeurl.MarshalAny(spec)
 	if err != nil {
@@ -94,21 +96,21 @@ func (e *Engine) create(ctx context.Context, c engine.Container, spec *specs.Spe
 		SnapshotKey: c.ID, Snapshotter: e.snap,
 	})
 	if err != nil {
-		return !errdefs.IsAlreadyExists(err), classify(verb, err)
+		return !errdefs.IsAlreadyExists(err), fault.Classify(verb, err)
 	}
-	mounts, err := e.client.SnapshotService(e.snap).Prepare(ctx, c.ID, info.chainID)
+	mounts, err := e.client.SnapshotService(e.snap).Prepare(ctx, c.ID, info.ChainID)
 	if err != nil {
-		return true, classify(verb+": prepare its layer", err)
+		return true, fault.Classify(verb+": prepare its layer", err)
 	}
 	st := entryOf(record)
 	pid, err := e.createTask(ctx, c, mounts)
 	if err != nil {
-		sentence := commandError(err)
+		sentence := fault.Command(err)
 		if sentence == "" {
-			if unavailable(err) || ctx.Err() != nil {
-				return true, classify(verb, err)
+			if fault.Unavailable(err) || ctx.Err() != nil {
+				return true, fault.Classify(verb, err)
 			}
-			return true, fmt.Errorf("%s: %w: %s", verb, engine.ErrConfig, runcError(err))
+			return true, fmt.Errorf("%s: %w: %s", verb, engine.ErrConfig, fault.Runc(err))
 		}
 		st.startFault = sentence // told by Start, as the container itself is sound
 	}
@@ -136,7 +138,7 @@ func (e *Engine) createTask(ctx context.Context, c engine.Container, mounts []mo
 		if err == nil {
 			return resp.Pid, nil
 		}
-		if try == createTries || ctx.Err() != nil || !lostShim(err) {
+		if try == createTries || ctx.Err() != nil || !fault.LostShim(err) {
 			return 0, err
 		}
 		select {
@@ -158,7 +160,7 @@ func (e *Engine) logAddress(path string) string {
 	return u.String()
 }
 
-func labelsOf(c engine.Container, spec *specs.Spec, info imageInfo) map[string]string {
+func labelsOf(c engine.Container, spec *specs.Spec, info imagestore.Info) map[string]string {
 	labels := maps.Clone(c.Labels)
 	if labels == nil {
 		labels = map[string]string{}
@@ -166,7 +168,7 @@ func labelsOf(c engine.Container, spec *specs.Spec, info imageInfo) map[string]s
 	labels[labelLog] = c.LogPath
 	labels[labelCgroup] = spec.Linux.CgroupsPath
 	labels[labelImageID] = info.ID
-	labels[labelStopSignal] = cmp.Or(c.StopSignal, info.config.StopSignal)
+	labels[labelStopSignal] = cmp.Or(c.StopSignal, info.Config.StopSignal)
 	labels[labelGroup] = c.Group
 	return labels
 }
@@ -175,25 +177,25 @@ func labelsOf(c engine.Container, spec *specs.Spec, info imageInfo) map[string]s
 func (e *Engine) Start(ctx context.Context, id string) error {
 	ctx = e.in(ctx)
 	verb := "start container " + id
-	fault, ok := e.cache.starting(id)
+	why, ok := e.cache.starting(id)
 	if !ok {
 		return fmt.Errorf("%s: %w", verb, engine.ErrNotFound)
 	}
-	if fault == "" {
+	if why == "" {
 		resp, err := e.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: id})
 		if err == nil {
 			e.save(e.cache.started(id, int(resp.Pid), time.Now()))
 			e.watcher.notify(id)
 			return nil
 		}
-		if unavailable(err) || ctx.Err() != nil {
-			return classify(verb, err)
+		if fault.Unavailable(err) || ctx.Err() != nil {
+			return fault.Classify(verb, err)
 		}
-		fault = runcError(err)
+		why = fault.Runc(err)
 	}
 	e.save(e.cache.exited(id, exit{code: exitNeverStarted, at: time.Now()}))
 	e.watcher.notify(id)
-	return fmt.Errorf("%s: %w: %s", verb, engine.ErrStart, fault)
+	return fmt.Errorf("%s: %w: %s", verb, engine.ErrStart, why)
 }
 
 // Signal sends a signal; 0 stands for the signal by which the container wants to be stopped.
@@ -214,7 +216,7 @@ func (e *Engine) Signal(ctx context.Context, id string, signal int, all bool) er
 	if err == nil || isGone(err) {
 		return nil
 	}
-	return classify(verb, err)
+	return fault.Classify(verb, err)
 }
 
 // parseSignal reads "SIGQUIT", "QUIT" or "3"; what makes no sense is SIGTERM.

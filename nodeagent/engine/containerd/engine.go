@@ -26,6 +26,8 @@ import (
 	"google.golang.org/grpc/backoff"
 
 	"github.com/slipway-dev/slipway/nodeagent/engine"
+	"github.com/slipway-dev/slipway/nodeagent/engine/fault"
+	"github.com/slipway-dev/slipway/nodeagent/engine/imagestore"
 	"github.com/slipway-dev/slipway/nodeagent/engine/runspec"
 )
 
@@ -42,6 +44,9 @@ type Config struct {
 	Log        *slog.Logger
 }
 
+// Registry says how a registry is reached.
+type Registry = imagestore.Registry
+
 // LogLimits bound one container's log files. Zero values mean the shim's defaults, 10 MiB in each of 5 files.
 type LogLimits struct {
 	Bytes int64
@@ -50,6 +55,8 @@ type LogLimits struct {
 
 // Engine runs containers on containerd.
 type Engine struct {
+	*imagestore.Store
+
 	cfg     Config
 	client  *client.Client
 	quiet   *log.Entry
@@ -57,8 +64,6 @@ type Engine struct {
 	snap    string // name of the snapshotter
 	runtime containers.RuntimeInfo
 
-	images  imageCache
-	pulls   pulls
 	cache   cache
 	slots   chan struct{} // bounds concurrent creation
 	watcher watchers
@@ -76,8 +81,6 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{cfg: cfg, quiet: quietLogger()}
-	e.images.byRef = map[string]imageInfo{}
-	e.pulls.running = map[string]*pull{}
 	e.cache.entries = map[string]*entry{}
 	e.slots = make(chan struct{}, creations())
 	if e.host, err = runspec.DetectHost(ctx); err != nil {
@@ -96,6 +99,9 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	if e.snap, err = e.snapshotter(ctx); err != nil {
 		return nil, errors.Join(err, e.client.Close())
 	}
+	e.Store = imagestore.New(imagestore.Config{
+		Client: e.client, Snapshotter: e.snap, Context: e.in, Registries: cfg.Registries, Log: cfg.Log,
+	})
 	ctx, e.stop = context.WithCancel(ctx)
 	if err := e.follow(ctx); err != nil {
 		e.stop()
@@ -153,7 +159,7 @@ func quietLogger() *log.Entry {
 func (e *Engine) snapshotter(ctx context.Context) (string, error) {
 	plugins, err := e.client.IntrospectionService().Plugins(ctx, "type==io.containerd.snapshotter.v1")
 	if err != nil {
-		return "", classify("ask containerd for its snapshotters", err)
+		return "", fault.Classify("ask containerd for its snapshotters", err)
 	}
 	for _, name := range []string{"overlayfs", "native"} {
 		for _, p := range plugins.Plugins {

@@ -12,13 +12,13 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
-	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 	"github.com/google/uuid"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-dev/slipway/nodeagent/engine"
+	"github.com/slipway-dev/slipway/nodeagent/engine/fault"
 )
 
 // execDrain is how long output is waited for after the command ended: a child of it may hold the pipe.
@@ -47,18 +47,18 @@ func (e *Engine) Exec(ctx context.Context, id string, x engine.Exec) (int, error
 		ContainerID: id, ExecID: execID, Spec: encoded, Stdout: out.paths[0], Stderr: out.paths[1],
 	})
 	if err != nil {
-		return 0, classify(verb, err)
+		return 0, fault.Classify(verb, err)
 	}
 	defer e.deleteExec(ctx, id, execID)
 	if _, err = service.Start(ctx, &tasks.StartRequest{ContainerID: id, ExecID: execID}); err != nil {
-		if unavailable(err) || ctx.Err() != nil || errdefs.IsNotFound(native(err)) {
-			return 0, classify(verb, err)
+		if fault.Unavailable(err) || ctx.Err() != nil || fault.NotFound(err) {
+			return 0, fault.Classify(verb, err)
 		}
-		return 0, fmt.Errorf("%s: %w: %s", verb, engine.ErrStart, cmp.Or(commandError(err), runcError(err)))
+		return 0, fmt.Errorf("%s: %w: %s", verb, engine.ErrStart, cmp.Or(fault.Command(err), fault.Runc(err)))
 	}
 	resp, err := service.Wait(ctx, &tasks.WaitRequest{ContainerID: id, ExecID: execID})
 	if err != nil {
-		return 0, classify(verb, err)
+		return 0, fault.Classify(verb, err)
 	}
 	out.drain()
 	return int(resp.ExitStatus), nil
@@ -79,7 +79,7 @@ func (e *Engine) execProcess(ctx context.Context, id string, command []string) (
 	if st.process == nil {
 		record, err := e.client.ContainerService().Get(ctx, id)
 		if err != nil {
-			return nil, classify("read its specification", err)
+			return nil, fault.Classify("read its specification", err)
 		}
 		var spec specs.Spec
 		if err := typeurl.UnmarshalTo(record.Spec, &spec); err != nil {
@@ -100,13 +100,13 @@ func (e *Engine) deleteExec(ctx context.Context, id, execID string) {
 	defer cancel()
 	service := e.client.TaskService()
 	request := &tasks.DeleteProcessRequest{ContainerID: id, ExecID: execID}
-	if _, err := service.DeleteProcess(ctx, request); err == nil || errdefs.IsNotFound(native(err)) {
+	if _, err := service.DeleteProcess(ctx, request); err == nil || fault.NotFound(err) {
 		return
 	}
 	service.Kill(ctx, &tasks.KillRequest{ContainerID: id, ExecID: execID, Signal: uint32(unix.SIGKILL)})
 	service.Wait(ctx, &tasks.WaitRequest{ContainerID: id, ExecID: execID})
-	if _, err := service.DeleteProcess(ctx, request); err != nil && !errdefs.IsNotFound(native(err)) {
-		e.cfg.Log.Debug("command could not be deleted", "container", id, "err", plain(err))
+	if _, err := service.DeleteProcess(ctx, request); err != nil && !fault.NotFound(err) {
+		e.cfg.Log.Debug("command could not be deleted", "container", id, "err", fault.Plain(err))
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/slipway-dev/slipway/nodeagent/engine/fault"
 )
 
 // Remove kills what still runs and deletes the container with its writable layer.
@@ -23,13 +25,13 @@ func (e *Engine) Remove(ctx context.Context, id string) error {
 func (e *Engine) remove(ctx context.Context, id string) error {
 	verb := "remove container " + id
 	if err := e.deleteTask(ctx, id); err != nil {
-		return classify(verb, err)
+		return fault.Classify(verb, err)
 	}
 	if err := e.client.SnapshotService(e.snap).Remove(ctx, id); err != nil && !errdefs.IsNotFound(err) {
-		return classify(verb+": its layer", err)
+		return fault.Classify(verb+": its layer", err)
 	}
 	if err := e.client.ContainerService().Delete(ctx, id); err != nil && !errdefs.IsNotFound(err) {
-		return classify(verb, err)
+		return fault.Classify(verb, err)
 	}
 	e.cache.drop(id)
 	if err := os.Remove(e.recordPath(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -43,21 +45,21 @@ func (e *Engine) deleteTask(ctx context.Context, id string) error {
 	service := e.client.TaskService()
 	request := &tasks.DeleteTaskRequest{ContainerID: id}
 	if st, ok := e.cache.get(id); ok && st.ended() {
-		if _, err := service.Delete(ctx, request); err == nil || errdefs.IsNotFound(native(err)) {
+		if _, err := service.Delete(ctx, request); err == nil || fault.NotFound(err) {
 			return nil
 		}
 	}
 	_, err := service.Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(unix.SIGKILL), All: true})
 	switch {
-	case errdefs.IsNotFound(native(err)) && !isGone(err):
+	case fault.NotFound(err) && !isGone(err):
 		return nil
 	case err != nil && !isGone(err):
 		return err
 	}
-	if _, err := service.Wait(ctx, &tasks.WaitRequest{ContainerID: id}); err != nil && !errdefs.IsNotFound(native(err)) {
+	if _, err := service.Wait(ctx, &tasks.WaitRequest{ContainerID: id}); err != nil && !fault.NotFound(err) {
 		return err
 	}
-	if _, err := service.Delete(ctx, request); err != nil && !errdefs.IsNotFound(native(err)) {
+	if _, err := service.Delete(ctx, request); err != nil && !fault.NotFound(err) {
 		return err
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/typeurl/v2"
 
 	"github.com/slipway-dev/slipway/nodeagent/engine"
+	"github.com/slipway-dev/slipway/nodeagent/engine/fault"
 )
 
 const (
@@ -31,7 +32,7 @@ func (e *Engine) List(context.Context) ([]engine.Status, error) { return e.cache
 func (e *Engine) follow(ctx context.Context) error {
 	stream, broken := e.subscribe(ctx)
 	if _, err := e.look(ctx); err != nil {
-		return classify("list containers", err)
+		return fault.Classify("list containers", err)
 	}
 	e.ended.Go(func() { e.keep(ctx, stream, broken) })
 	e.ended.Go(func() { e.reap(ctx) })
@@ -115,9 +116,9 @@ func (e *Engine) handle(ctx context.Context, envelope *events.Envelope) {
 		e.finish(event.ContainerID, int(event.ExitStatus), event.ExitedAt.AsTime())
 		e.watcher.notify(event.ContainerID)
 	case *eventsapi.ImageDelete:
-		e.images.forget(event.Name)
+		e.Forget(event.Name)
 	case *eventsapi.ImageUpdate:
-		e.images.forget(event.Name)
+		e.Forget(event.Name)
 	}
 }
 

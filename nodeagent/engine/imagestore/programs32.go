@@ -1,4 +1,4 @@
-package containerd
+package imagestore
 
 import (
 	"context"
@@ -16,13 +16,13 @@ const label32 = "io.slipway.engine/32bit"
 const maxPrograms = 50_000
 
 // note32 keeps the answer with the image's topmost layer.
-func (e *Engine) note32(ctx context.Context, layer string, found bool) {
+func (s *Store) note32(ctx context.Context, layer string, found bool) {
 	answer := snapshots.Info{Name: layer, Labels: map[string]string{label32: "no"}}
 	if found {
 		answer.Labels[label32] = "yes"
 	}
-	if _, err := e.client.SnapshotService(e.snap).Update(ctx, answer, "labels."+label32); err != nil {
-		e.cfg.Log.Warn("what an image holds could not be noted", "err", err)
+	if _, err := s.client.SnapshotService(s.snapshotter).Update(ctx, answer, "labels."+label32); err != nil {
+		s.log.Warn("what an image holds could not be noted", "err", err)
 	}
 }
 

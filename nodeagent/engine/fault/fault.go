@@ -1,4 +1,6 @@
-package containerd
+// Package fault sorts containerd's and runc's errors into the classes of package engine, and finds the sentence in
+// them that helps.
+package fault
 
 import (
 	"context"
@@ -15,8 +17,8 @@ import (
 	"github.com/slipway-dev/slipway/nodeagent/engine"
 )
 
-// classify wraps an error of containerd's with the engine's class for it.
-func classify(verb string, err error) error {
+// Classify wraps an error of containerd's with the engine's class for it.
+func Classify(verb string, err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -24,12 +26,12 @@ func classify(verb string, err error) error {
 		return fmt.Errorf("%s: %w", verb, context.Canceled)
 	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded:
 		return fmt.Errorf("%s: %w", verb, context.DeadlineExceeded)
-	case unavailable(err):
-		return fmt.Errorf("%s: %w: %v", verb, engine.ErrUnavailable, plain(err))
+	case Unavailable(err):
+		return fmt.Errorf("%s: %w: %v", verb, engine.ErrUnavailable, Plain(err))
 	case errdefs.IsNotFound(native(err)):
-		return fmt.Errorf("%s: %w: %v", verb, engine.ErrNotFound, plain(err))
+		return fmt.Errorf("%s: %w: %v", verb, engine.ErrNotFound, Plain(err))
 	}
-	return fmt.Errorf("%s: %w", verb, plain(err))
+	return fmt.Errorf("%s: %w", verb, Plain(err))
 }
 
 // native turns an error of a raw gRPC call into one that errdefs knows; others stay.
@@ -40,20 +42,21 @@ func native(err error) error {
 	return err
 }
 
-func unavailable(err error) bool {
+// Unavailable tells that containerd did not answer.
+func Unavailable(err error) bool {
 	return errdefs.IsUnavailable(native(err)) || status.Code(err) == codes.Unavailable
 }
 
-// plain is the error without gRPC's dress.
-func plain(err error) error {
+// Plain is the error without gRPC's dress.
+func Plain(err error) error {
 	if s, ok := status.FromError(err); ok {
 		return errors.New(s.Message())
 	}
 	return err
 }
 
-// lostShim tells errors that mean the shim ended while it was asked: another try gets a new one.
-func lostShim(err error) bool {
+// LostShim tells errors that mean the shim ended while it was asked: another try gets a new one.
+func LostShim(err error) bool {
 	text := err.Error()
 	return strings.Contains(text, "ttrpc: closed") || strings.Contains(text, "shim is shutting down") ||
 		strings.Contains(text, "containerd.sock.ttrpc") || strings.Contains(text, "failed to start shim") && strings.Contains(text, "connection refused")
@@ -66,17 +69,20 @@ var (
 	runcPreamble = regexp.MustCompile(`^.*(?:OCI runtime (?:create|start|exec) failed|error during container init|unable to start container process): `)
 )
 
-// commandError returns runc's sentence on a command that cannot be executed, or "".
-func commandError(err error) string {
-	text := strings.TrimSuffix(strings.TrimSpace(plain(err).Error()), ": unknown")
+// Command returns runc's sentence on a command that cannot be executed, or "".
+func Command(err error) string {
+	text := strings.TrimSuffix(strings.TrimSpace(Plain(err).Error()), ": unknown")
 	if m := commandFault.FindStringSubmatch(text); m != nil {
 		return m[1]
 	}
 	return ""
 }
 
-// runcError is runc's useful last sentence.
-func runcError(err error) string {
-	text := strings.TrimSuffix(strings.TrimSpace(plain(err).Error()), ": unknown")
+// Runc is runc's useful last sentence.
+func Runc(err error) string {
+	text := strings.TrimSuffix(strings.TrimSpace(Plain(err).Error()), ": unknown")
 	return runcPreamble.ReplaceAllString(text, "")
 }
+
+// NotFound tells that containerd does not know what it was asked for.
+func NotFound(err error) bool { return errdefs.IsNotFound(native(err)) }

@@ -1,4 +1,4 @@
-package containerd
+package imagestore
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/slipway-dev/slipway/nodeagent/engine"
+	"github.com/slipway-dev/slipway/nodeagent/engine/fault"
 )
 
 // pulls are those under way, by image name.
@@ -32,13 +33,13 @@ type pull struct {
 }
 
 // Pull fetches an image and unpacks it.
-func (e *Engine) Pull(ctx context.Context, ref string, opts engine.PullOptions) (engine.Image, error) {
+func (s *Store) Pull(ctx context.Context, ref string, opts engine.PullOptions) (engine.Image, error) {
 	name, err := normalise(ref)
 	if err != nil {
 		return engine.Image{}, err
 	}
-	p := e.joinPull(ctx, name, opts)
-	defer e.leavePull(name, p)
+	p := s.joinPull(ctx, name, opts)
+	defer s.leavePull(name, p)
 	if opts.Progress != nil {
 		defer func() { opts.Progress(p.meter.progress()) }()
 	}
@@ -56,52 +57,52 @@ func (e *Engine) Pull(ctx context.Context, ref string, opts engine.PullOptions) 
 	}
 }
 
-func (e *Engine) joinPull(ctx context.Context, name string, opts engine.PullOptions) *pull {
-	e.pulls.mu.Lock()
-	defer e.pulls.mu.Unlock()
-	if p := e.pulls.running[name]; p != nil {
+func (s *Store) joinPull(ctx context.Context, name string, opts engine.PullOptions) *pull {
+	s.pulls.mu.Lock()
+	defer s.pulls.mu.Unlock()
+	if p := s.pulls.running[name]; p != nil {
 		p.waiting++
 		return p
 	}
-	work, cancel := context.WithCancel(context.WithoutCancel(e.in(ctx)))
+	work, cancel := context.WithCancel(context.WithoutCancel(s.in(ctx)))
 	p := &pull{waiting: 1, cancel: cancel, done: make(chan struct{}), meter: &meter{}}
-	e.pulls.running[name] = p
+	s.pulls.running[name] = p
 	go func() {
-		p.image, p.err = e.fetch(work, name, opts, p.meter)
-		e.pulls.mu.Lock()
-		delete(e.pulls.running, name)
-		e.pulls.mu.Unlock()
+		p.image, p.err = s.fetch(work, name, opts, p.meter)
+		s.pulls.mu.Lock()
+		delete(s.pulls.running, name)
+		s.pulls.mu.Unlock()
 		close(p.done)
 		cancel()
 	}()
 	return p
 }
 
-func (e *Engine) leavePull(name string, p *pull) {
-	e.pulls.mu.Lock()
-	defer e.pulls.mu.Unlock()
+func (s *Store) leavePull(name string, p *pull) {
+	s.pulls.mu.Lock()
+	defer s.pulls.mu.Unlock()
 	if p.waiting--; p.waiting > 0 {
 		return
 	}
 	p.cancel()
-	if e.pulls.running[name] == p {
-		delete(e.pulls.running, name) // who comes now begins anew
+	if s.pulls.running[name] == p {
+		delete(s.pulls.running, name) // who comes now begins anew
 	}
 }
 
-func (e *Engine) fetch(ctx context.Context, name string, opts engine.PullOptions, m *meter) (engine.Image, error) {
-	resolver := docker.NewResolver(docker.ResolverOptions{Hosts: registryHosts(e.cfg.Registries, opts.Auth)})
-	img, err := e.client.Pull(ctx, name,
+func (s *Store) fetch(ctx context.Context, name string, opts engine.PullOptions, m *meter) (engine.Image, error) {
+	resolver := docker.NewResolver(docker.ResolverOptions{Hosts: registryHosts(s.registries, opts.Auth)})
+	img, err := s.client.Pull(ctx, name,
 		client.WithResolver(m.wrap(resolver)),
 		client.WithPullUnpack,
-		client.WithPullSnapshotter(e.snap),
-		client.WithImageHandlerWrapper(m.handler(e.client.ContentStore())),
+		client.WithPullSnapshotter(s.snapshotter),
+		client.WithImageHandlerWrapper(m.handler(s.client.ContentStore())),
 	)
 	if err != nil {
 		return engine.Image{}, pullError(name, err)
 	}
-	e.images.forget(name)
-	info, err := e.unpacked(ctx, img.Metadata())
+	s.images.forget(name)
+	info, err := s.unpacked(ctx, img.Metadata())
 	if err != nil {
 		return engine.Image{}, err
 	}
@@ -111,8 +112,8 @@ func (e *Engine) fetch(ctx context.Context, name string, opts engine.PullOptions
 // pullError tells an image that is not to be had from a registry that cannot be reached.
 func pullError(name string, err error) error {
 	verb := "pull image " + name
-	if errdefs.IsNotFound(err) && !unavailable(err) {
-		return fmt.Errorf("%s: %w: %v", verb, engine.ErrImageNotFound, plain(err))
+	if errdefs.IsNotFound(err) && !fault.Unavailable(err) {
+		return fmt.Errorf("%s: %w: %v", verb, engine.ErrImageNotFound, fault.Plain(err))
 	}
 	denied := errdefs.IsUnauthorized(err) || errdefs.IsPermissionDenied(err)
 	var unexpected remoteerrors.ErrUnexpectedStatus
@@ -120,7 +121,7 @@ func pullError(name string, err error) error {
 		denied = unexpected.StatusCode == http.StatusUnauthorized || unexpected.StatusCode == http.StatusForbidden
 	}
 	if denied || errors.Is(err, docker.ErrInvalidAuthorization) {
-		return fmt.Errorf("%s: %w: the registry denies it: %v", verb, engine.ErrImageNotFound, plain(err))
+		return fmt.Errorf("%s: %w: the registry denies it: %v", verb, engine.ErrImageNotFound, fault.Plain(err))
 	}
-	return classify(verb, err)
+	return fault.Classify(verb, err)
 }

@@ -1,4 +1,4 @@
-package containerd
+package imagestore
 
 import (
 	"context"
@@ -14,16 +14,18 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/slipway-dev/slipway/nodeagent/engine/runspec"
+
+	"github.com/slipway-dev/slipway/nodeagent/engine/fault"
 )
 
 // maxAccountFile bounds what is read of an image's /etc/passwd and /etc/group.
 const maxAccountFile = 1 << 20
 
 // inspect looks into an image for what its configuration does not say.
-func (e *Engine) inspect(ctx context.Context, layer snapshots.Info, image *runspec.Image) error {
+func (s *Store) inspect(ctx context.Context, layer snapshots.Info, image *runspec.Image) error {
 	known, ok := layer.Labels[label32]
 	image.Programs32 = known == "yes"
-	err := e.withRootfs(ctx, layer.Name, func(root *os.Root) (err error) {
+	err := s.withRootfs(ctx, layer.Name, func(root *os.Root) (err error) {
 		if image.Accounts, err = readAccounts(root); err != nil || ok {
 			return err
 		}
@@ -31,7 +33,7 @@ func (e *Engine) inspect(ctx context.Context, layer snapshots.Info, image *runsp
 		return err
 	})
 	if err == nil && !ok {
-		e.note32(ctx, layer.Name, image.Programs32)
+		s.note32(ctx, layer.Name, image.Programs32)
 	}
 	return err
 }
@@ -69,21 +71,21 @@ func (emptyFile) Read([]byte) (int, error) { return 0, io.EOF }
 func (emptyFile) Close() error             { return nil }
 
 // withRootfs mounts an image read-only for a moment.
-func (e *Engine) withRootfs(ctx context.Context, chainID string, do func(*os.Root) error) error {
-	service := e.client.SnapshotService(e.snap)
+func (s *Store) withRootfs(ctx context.Context, chainID string, do func(*os.Root) error) error {
+	service := s.client.SnapshotService(s.snapshotter)
 	key := "slipway-read-" + uuid.NewString()
-	ctx, release, err := e.client.WithLease(ctx, leases.WithRandomID())
+	ctx, release, err := s.client.WithLease(ctx, leases.WithRandomID())
 	if err != nil {
-		return classify("read image", err)
+		return fault.Classify("read image", err)
 	}
 	defer release(context.WithoutCancel(ctx))
 	mounts, err := service.View(ctx, key, chainID, snapshots.WithLabels(map[string]string{}))
 	if err != nil {
-		return classify("read image", err)
+		return fault.Classify("read image", err)
 	}
 	defer func() {
 		if err := service.Remove(context.WithoutCancel(ctx), key); err != nil && !errdefs.IsNotFound(err) {
-			e.cfg.Log.Warn("view of an image is left", "key", key, "err", err)
+			s.log.Warn("view of an image is left", "key", key, "err", err)
 		}
 	}()
 	return mount.WithReadonlyTempMount(ctx, mounts, func(path string) error {
