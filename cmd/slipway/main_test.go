@@ -3,7 +3,9 @@ package main
 import (
 	"net"
 	"os"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -33,6 +35,8 @@ func TestScripts(t *testing.T) {
 		"waitfor": waitFor,
 		// exits CODE COMMAND… runs a command that must end with this exit code.
 		"exits": exits,
+		// confirm DATA confirms the revision that up.log asks about.
+		"confirm": confirmAsked,
 	}})
 }
 
@@ -50,12 +54,36 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+func confirmAsked(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: confirm DATA")
+	}
+	_, asked, _ := strings.Cut(ts.ReadFile("up.log"), "slipway confirm ")
+	revision, _, _ := strings.Cut(asked, "\n")
+	ts.Check(ts.Exec("slipway", "confirm", revision, "--data-dir", args[0]))
+}
+
 func waitFor(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: waitfor FILE TEXT")
 	}
 	waitUntil(ts, func() bool {
 		data, err := os.ReadFile(ts.MkAbs(args[0]))
-		return err == nil && contains(string(data), args[1])
+		return err == nil && strings.Contains(string(data), args[1])
 	})
+}
+
+// waitUntil looks again and again until done or the test's patience ends.
+func waitUntil(ts *testscript.TestScript, done func() bool) {
+	patience := time.NewTimer(time.Minute)
+	defer patience.Stop()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-patience.C:
+			ts.Fatalf("waited a minute in vain")
+		}
+	}
 }

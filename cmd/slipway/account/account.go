@@ -147,7 +147,7 @@ func (a *Account) Progress(p gitops.Progress) {
 		a.settled(p)
 	case gitops.StepSuperseded:
 		a.clear()
-		a.say(dim, "  superseded by a newer commit")
+		a.say(dim, "  "+p.Revision.Short()+" is superseded by a newer commit")
 	}
 }
 
