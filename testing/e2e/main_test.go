@@ -3,10 +3,14 @@
 package e2e
 
 import (
+	"context"
 	"os"
 	"testing"
 
+	"github.com/slipway-dev/slipway/testing/images/voting"
 	"github.com/slipway-dev/slipway/testing/isolated"
 )
 
-func TestMain(m *testing.M) { os.Exit(isolated.Main(m)) }
+func TestMain(m *testing.M) {
+	os.Exit(isolated.Main(m, func() error { return voting.Fetch(context.Background()) }))
+}

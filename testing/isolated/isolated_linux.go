@@ -22,10 +22,18 @@ const marker = "SLIPWAY_TEST_ISOLATED"
 const NodeIP = "192.0.2.2"
 
 // Main is TestMain for tests that use the whole host: as root it runs them isolated, else as they are (they ask
-// testing/need for root and say that it is missing).
-func Main(m *testing.M) int {
+// testing/need for root and say that it is missing). What is in before is called first, as root and where the
+// machine's own network is: the isolated tests reach nothing outside. Its errors are printed; the tests run anyway.
+func Main(m *testing.M, before ...func() error) int {
 	if os.Geteuid() != 0 {
 		return m.Run()
+	}
+	if os.Getenv(marker) == "" {
+		for _, prepare := range before {
+			if err := prepare(); err != nil {
+				fmt.Fprintln(os.Stderr, "before isolating:", err)
+			}
+		}
 	}
 	return Run(m.Run)
 }
