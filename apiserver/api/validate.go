@@ -119,7 +119,7 @@ var rulesOf = map[*Kind]rules{
 	Namespaces: rulesFor(corevalidation.ValidateNamespace, both(corevalidation.ValidateNamespace, corevalidation.ValidateNamespaceUpdate), corevalidation.ValidateNamespaceStatusUpdate),
 	Nodes:      rulesFor(corevalidation.ValidateNode, both(corevalidation.ValidateNode, corevalidation.ValidateNodeUpdate), corevalidation.ValidateNodeUpdate),
 	Pods:       rulesFor(validatePod, validatePodUpdate, validatePodStatus),
-	Services:   rulesFor(corevalidation.ValidateServiceCreate, corevalidation.ValidateServiceUpdate, corevalidation.ValidateServiceStatusUpdate),
+	Services:   rulesFor(validateService, validateServiceUpdate, corevalidation.ValidateServiceStatusUpdate),
 	Endpoints:  rulesFor(corevalidation.ValidateEndpointsCreate, corevalidation.ValidateEndpointsUpdate, nil),
 	ConfigMaps: rulesFor(corevalidation.ValidateConfigMap, corevalidation.ValidateConfigMapUpdate, nil),
 	Secrets:    rulesFor(corevalidation.ValidateSecret, corevalidation.ValidateSecretUpdate, nil),
@@ -179,6 +179,25 @@ func podOptions(pod, old *core.Pod) corevalidation.PodValidationOptions {
 	}
 	options.ResourceIsPod = true
 	return options
+}
+
+func validateService(s *core.Service) field.ErrorList {
+	return corevalidation.ValidateServiceCreate(withHealthPort(s))
+}
+
+func validateServiceUpdate(s, old *core.Service) field.ErrorList {
+	return corevalidation.ValidateServiceUpdate(withHealthPort(s), old)
+}
+
+// withHealthPort stands in for the port that a Service is given after it was found valid, where upstream chooses it
+// before. Which port it is makes no difference here.
+func withHealthPort(s *core.Service) *core.Service {
+	if s.Spec.Type != core.ServiceTypeLoadBalancer || s.Spec.ExternalTrafficPolicy != core.ServiceExternalTrafficPolicyLocal || s.Spec.HealthCheckNodePort != 0 {
+		return s
+	}
+	complete := *s
+	complete.Spec.HealthCheckNodePort = 1
+	return &complete
 }
 
 func validateDeployment(d *apps.Deployment) field.ErrorList {

@@ -30,6 +30,7 @@ func TestValidate(t *testing.T) {
 		"Pod with a bad port":         {"apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: b}\nspec: {containers: [{name: a, image: b, ports: [{containerPort: 70000}]}]}\n", []string{"spec.containers[0].ports[0].containerPort"}},
 		"Service with a bad port":     {"apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: b}\nspec: {ports: [{port: 0}]}\n", []string{"spec.ports[0].port", "spec.ports[0].targetPort"}},
 		"headless Service":            {"apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: b}\nspec: {clusterIP: None, ports: [{port: 80}]}\n", nil},
+		"local load balancer":         {"apiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: b}\nspec: {type: LoadBalancer, externalTrafficPolicy: Local, ports: [{port: 80}]}\n", nil},
 		"selector not in template":    {"apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a, namespace: b}\nspec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: c}}, " + pod + "}}\n", []string{"spec.template.metadata.labels"}},
 		"Role with a rule of nothing": {"apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: a, namespace: b}\nrules: [{}]\n", []string{"rules[0].apiGroups", "rules[0].resources", "rules[0].verbs"}},
 		"Source without a place":      {"apiVersion: slipway.dev/v1alpha1\nkind: Source\nmetadata: {name: a}\nspec: {}\n", []string{"spec.url"}},

@@ -196,3 +196,21 @@ func TestServicesMadeAtOnceShareNothing(t *testing.T) {
 		t.Error("the first address was given away")
 	}
 }
+
+func TestLoadBalancerBecomesClusterIP(t *testing.T) {
+	f := newFixture(t)
+	lb := svc("web", corev1.ServiceTypeLoadBalancer)
+	lb.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+	got := f.create(t, lb).(*corev1.Service)
+	if got.Spec.Ports[0].NodePort == 0 || got.Spec.HealthCheckNodePort == 0 || got.Spec.HealthCheckNodePort == got.Spec.Ports[0].NodePort || got.Spec.AllocateLoadBalancerNodePorts == nil {
+		t.Errorf("%+v", got.Spec)
+	}
+	f.wantClaims(t, got.Spec.ClusterIP, got.Spec.Ports[0].NodePort, got.Spec.HealthCheckNodePort)
+	back := got.DeepCopy() // a client that only changes the type
+	back.Spec.Type = corev1.ServiceTypeClusterIP
+	now := f.update(t, back, "").(*corev1.Service)
+	if now.Spec.Ports[0].NodePort != 0 || now.Spec.HealthCheckNodePort != 0 || now.Spec.AllocateLoadBalancerNodePorts != nil || now.Spec.ExternalTrafficPolicy != "" {
+		t.Errorf("%+v", now.Spec)
+	}
+	f.wantClaims(t, now.Spec.ClusterIP)
+}

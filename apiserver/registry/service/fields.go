@@ -94,18 +94,23 @@ func dropUnused(svc, before *corev1.Service) {
 		svc.Spec.HealthCheckNodePort = 0
 	}
 	if svc.Spec.Type != corev1.ServiceTypeLoadBalancer {
-		if before.Spec.Type == corev1.ServiceTypeLoadBalancer {
-			if same(svc.Spec.AllocateLoadBalancerNodePorts, before.Spec.AllocateLoadBalancerNodePorts) {
-				svc.Spec.AllocateLoadBalancerNodePorts = nil
-			}
-			if same(svc.Spec.LoadBalancerClass, before.Spec.LoadBalancerClass) {
-				svc.Spec.LoadBalancerClass = nil
-			}
-		}
-		svc.Status.LoadBalancer = corev1.LoadBalancerStatus{}
+		dropLoadBalancer(svc, before)
 	}
 	if external(before) && !external(svc) && svc.Spec.ExternalTrafficPolicy == before.Spec.ExternalTrafficPolicy {
 		svc.Spec.ExternalTrafficPolicy = ""
+	}
+}
+
+func dropLoadBalancer(svc, before *corev1.Service) {
+	svc.Status.LoadBalancer = corev1.LoadBalancerStatus{}
+	if before.Spec.Type != corev1.ServiceTypeLoadBalancer {
+		return
+	}
+	if same(svc.Spec.AllocateLoadBalancerNodePorts, before.Spec.AllocateLoadBalancerNodePorts) {
+		svc.Spec.AllocateLoadBalancerNodePorts = nil
+	}
+	if same(svc.Spec.LoadBalancerClass, before.Spec.LoadBalancerClass) {
+		svc.Spec.LoadBalancerClass = nil
 	}
 }
 
