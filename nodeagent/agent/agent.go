@@ -80,7 +80,7 @@ type Agent struct {
 	refs    *reference.Objects
 	logs    *logs.Reader
 
-	services services
+	services *reference.Services
 	listing  sync.Mutex // held while the engine is listed, so that an older list never replaces a newer one
 
 	mu         sync.Mutex
@@ -123,7 +123,7 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: cfg.Log, machine: machine, bootID: machine.Info.BootID,
 		workers: map[types.UID]*worker{}, containers: map[types.UID][]engine.Status{},
-		services: services{known: make(chan struct{})},
+		services: reference.NewServices(),
 	}
 	a.refs = reference.New(cfg.Client, cfg.Log, a.referenceChanged)
 	a.volumes = volume.New(pods, source{a})
@@ -145,7 +145,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	var parts sync.WaitGroup
 	parts.Go(func() { a.followEngine(ctx, changes) })
-	parts.Go(func() { a.services.follow(ctx, a.cfg.Client, a.log) })
+	parts.Go(func() { a.services.Follow(ctx, a.cfg.Client, a.log) })
 	parts.Go(func() { a.followPods(ctx) })
 	parts.Go(func() { a.collectOrphans(ctx) })
 	parts.Go(func() { _ = registration.Run(ctx, a.registration()) })

@@ -1,19 +1,18 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/slipway-dev/slipway/nodeagent/agent/recipe"
+	"github.com/slipway-dev/slipway/nodeagent/agent/termination"
 	"github.com/slipway-dev/slipway/nodeagent/engine"
 	"github.com/slipway-dev/slipway/nodeagent/lifecycle"
 	"github.com/slipway-dev/slipway/nodeagent/logs"
@@ -67,7 +66,7 @@ func (w *worker) make(ctx context.Context, in *creation) (reason string, err err
 	if in.input.Objects, err = w.objects(ctx, in.pod, in.container); err != nil {
 		return lifecycle.ReasonConfigError, err
 	}
-	if in.input.Services, err = w.a.services.of(ctx, in.pod.Namespace); err != nil {
+	if in.input.Services, err = w.a.services.Of(ctx, in.pod.Namespace); err != nil {
 		return lifecycle.ReasonConfigError, err
 	}
 	if err := w.mounts(in); err != nil {
@@ -207,13 +206,6 @@ func (w *worker) remove(ctx context.Context, pod *corev1.Pod, action lifecycle.A
 	return nil
 }
 
-// Bounds of a termination message, as the kubelet's.
-const (
-	messageLimit     = 4096
-	messageLogLines  = 80
-	messageLogsLimit = 2048
-)
-
 // readMessages reads the termination messages of containers that ended since the last turn.
 func (w *worker) readMessages() {
 	for _, s := range w.o.Containers {
@@ -221,63 +213,11 @@ func (w *worker) readMessages() {
 			continue
 		}
 		c, _ := containerNamed(w.pod, s.Labels[lifecycle.LabelContainer])
-		w.o.Messages[s.ID] = w.message(c, s)
-	}
-}
-
-func (w *worker) message(c corev1.Container, s engine.Status) string {
-	attempt := s.Labels[lifecycle.LabelAttempt]
-	text := head(filepath.Join(w.podDir(), "containers", c.Name, attempt), messageLimit)
-	if text != "" || s.ExitCode == 0 || c.TerminationMessagePolicy != corev1.TerminationMessageFallbackToLogsOnError {
-		return text
-	}
-	return tailOfLog(s.LogPath)
-}
-
-// head returns the beginning of a file, nothing when it cannot be read.
-func head(path string, limit int) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	buffer := make([]byte, limit)
-	n, _ := f.Read(buffer)
-	return strings.ToValidUTF8(string(buffer[:n]), "")
-}
-
-// tailOfLog returns the last lines of a CRI log file without their heads.
-func tailOfLog(path string) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return ""
-	}
-	const window = 64 << 10
-	buffer := make([]byte, min(info.Size(), window))
-	if _, err := f.ReadAt(buffer, info.Size()-int64(len(buffer))); err != nil {
-		return ""
-	}
-	lines := bytes.Split(bytes.TrimSuffix(buffer, []byte{'\n'}), []byte{'\n'})
-	if len(lines) > messageLogLines {
-		lines = lines[len(lines)-messageLogLines:]
-	}
-	var out bytes.Buffer
-	for _, line := range lines {
-		if parts := bytes.SplitN(line, []byte{' '}, 4); len(parts) == 4 {
-			out.Write(parts[3])
-			if string(parts[2]) != "P" {
-				out.WriteByte('\n')
-			}
+		attempt := filepath.Join(w.podDir(), "containers", c.Name, s.Labels[lifecycle.LabelAttempt])
+		log := ""
+		if s.ExitCode != 0 && c.TerminationMessagePolicy == corev1.TerminationMessageFallbackToLogsOnError {
+			log = s.LogPath
 		}
+		w.o.Messages[s.ID] = termination.Message(attempt, log)
 	}
-	text := out.Bytes()
-	if len(text) > messageLogsLimit {
-		text = text[len(text)-messageLogsLimit:]
-	}
-	return strings.ToValidUTF8(string(text), "")
 }

@@ -1,5 +1,5 @@
 // Package reference follows the ConfigMaps and Secrets that the Pods of a node name, one by one, as long as a Pod
-// names them, and tells which Pods are touched by a change.
+// names them, and tells which Pods are touched by a change. It also keeps the Services their environment names.
 package reference
 
 import (
