@@ -80,6 +80,10 @@ func (w *worker) make(ctx context.Context, in *creation) (reason string, err err
 		return lifecycle.ReasonCreateError, fmt.Errorf("make the log's folder: %w", err)
 	}
 	err = w.a.cfg.Engine.Create(ctx, spec)
+	if err != nil && ctx.Err() == nil {
+		// The next try has the same id: nothing of this one may be in its way.
+		err = errors.Join(err, w.a.cfg.Engine.Remove(ctx, spec.ID))
+	}
 	switch {
 	case errors.Is(err, engine.ErrConfig):
 		return lifecycle.ReasonConfigError, err

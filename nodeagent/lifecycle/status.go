@@ -15,6 +15,9 @@ const ContainerIDPrefix = "containerd://"
 func Status(o Observed) corev1.PodStatus {
 	v := look(o)
 	out := *o.Pod.Status.DeepCopy()
+	if terminal(out.Phase) && len(o.Containers) == 0 {
+		return out // nothing is left that could say more than what was stored
+	}
 	out.Phase = v.phase()
 	if out.StartTime == nil {
 		out.StartTime = stamp(o.Now)

@@ -229,3 +229,15 @@ func TestStatusIsStable(t *testing.T) {
 		}
 	}
 }
+
+func TestStatusOfARefusedPodOutlivesTheAgent(t *testing.T) {
+	o := Observed{Now: epoch, Pod: pod(), Refusal: &Refusal{Reason: "OutOfcpu", Message: "m"}}
+	o.Pod.Status = Status(o)
+	if o.Pod.Status.Phase != corev1.PodFailed || o.Pod.Status.Reason != "OutOfcpu" {
+		t.Fatalf("status %+v", o.Pod.Status)
+	}
+	later := Observed{Now: epoch.Add(time.Hour), Pod: o.Pod, HostIPs: []string{"192.0.2.1"}} // admission is not asked again
+	if diff := cmp.Diff(o.Pod.Status, Status(later)); diff != "" {
+		t.Errorf("status changed:\n%s", diff)
+	}
+}
