@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/term"
 
@@ -24,6 +25,9 @@ type Account struct {
 	// Tail returns the last lines a workload's failing container wrote; nil: not wanted.
 	Tail func(gitops.Progress) []string
 
+	now      func() time.Time
+	received time.Time // when the commit shown came; Progress is told by one goroutine at a time
+
 	mu    sync.Mutex
 	out   io.Writer
 	fancy bool
@@ -36,7 +40,7 @@ type entry struct{ key, line string }
 
 // New returns an account on out. It is redrawn and coloured when out is a terminal and NO_COLOR is not set.
 func New(out io.Writer) *Account {
-	a := &Account{out: out, width: func() int { return 120 }}
+	a := &Account{now: time.Now, out: out, width: func() int { return 120 }}
 	if file, ok := out.(*os.File); ok && term.IsTerminal(int(file.Fd())) && os.Getenv("TERM") != "dumb" {
 		a.fancy = os.Getenv("NO_COLOR") == ""
 		a.width = func() int {
@@ -125,6 +129,7 @@ func (a *Account) Progress(p gitops.Progress) {
 		a.fetched(p)
 	case gitops.StepReceived:
 		a.clear()
+		a.received = a.now()
 		a.say(plain, "")
 		a.say(bold, strings.TrimRight(fmt.Sprintf("%s  %s", p.Revision.Short(), p.Revision.Subject), " "))
 	case gitops.StepRefused:
@@ -203,8 +208,11 @@ func (a *Account) workload(p gitops.Progress) {
 			}
 		}
 	default:
-		if text := why(p.Health); text != "" {
-			line += ": " + text
+		switch {
+		case p.Health.Cause != "":
+			line += ": " + p.Health.Cause
+		case a.fancy && p.Health.Message != "": // elsewhere the count is enough
+			line += ": " + p.Health.Message
 		}
 		a.Under(name, line)
 	}
@@ -226,10 +234,7 @@ func why(h health.Health) string {
 
 func (a *Account) settled(p gitops.Progress) {
 	a.clear()
-	took := ""
-	if !p.Status.StartedAt.IsZero() && !p.Status.EndedAt.IsZero() {
-		took = fmt.Sprintf(" after %s", p.Status.EndedAt.Sub(p.Status.StartedAt.Time))
-	}
+	took := " after " + a.now().Sub(a.received).Round(10*time.Millisecond).String()
 	if p.Status.Phase == slipwayv1.RolloutSucceeded {
 		a.say(green, "  everything is current"+took)
 		return

@@ -132,17 +132,20 @@ func TestSteadyKeepsTheCause(t *testing.T) {
 	}
 }
 
-func TestPodsOfTheNewestReplicaSet(t *testing.T) {
+func TestPodsOfThePresentTemplate(t *testing.T) {
 	yes := true
 	owned := func(uid, owner string) metav1.ObjectMeta {
 		return metav1.ObjectMeta{Name: uid, UID: types.UID(uid), OwnerReferences: []metav1.OwnerReference{{UID: types.UID(owner), Controller: &yes}}}
 	}
-	set := func(uid, revision string) *appsv1.ReplicaSet {
-		rs := &appsv1.ReplicaSet{ObjectMeta: owned(uid, "web")}
-		rs.Annotations = map[string]string{"deployment.kubernetes.io/revision": revision}
+	template := func(image string) corev1.PodTemplateSpec {
+		return corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "web"}}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Image: image}}}}
+	}
+	set := func(uid, image string) *appsv1.ReplicaSet {
+		rs := &appsv1.ReplicaSet{ObjectMeta: owned(uid, "web"), Spec: appsv1.ReplicaSetSpec{Template: template(image)}}
+		rs.Spec.Template.Labels[appsv1.DefaultDeploymentUniqueLabelKey] = uid
 		return rs
 	}
-	pods := NewPods([]*appsv1.ReplicaSet{set("old", "9"), set("new", "10"), {ObjectMeta: owned("other", "db")}},
+	pods := NewPods([]*appsv1.ReplicaSet{set("old", "web:1"), set("new", "web:2"), {ObjectMeta: owned("other", "db")}},
 		[]*corev1.Pod{{ObjectMeta: owned("a", "old")}, {ObjectMeta: owned("b", "new")}, {ObjectMeta: owned("c", "other")}, {}})
 	names := func(workload api.Object) (out []string) {
 		for _, p := range pods.Of(workload) {
@@ -150,10 +153,13 @@ func TestPodsOfTheNewestReplicaSet(t *testing.T) {
 		}
 		return out
 	}
-	if d := cmp.Diff([]string{"b"}, names(&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{UID: "web"}})); d != "" {
-		t.Errorf("of the Deployment (-want +got):\n%s", d)
+	for image, want := range map[string][]string{"web:1": {"a"}, "web:2": {"b"}, "web:3": nil} {
+		d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{UID: "web"}, Spec: appsv1.DeploymentSpec{Template: template(image)}}
+		if d := cmp.Diff(want, names(d)); d != "" {
+			t.Errorf("of the Deployment with %s (-want +got):\n%s", image, d)
+		}
 	}
-	if d := cmp.Diff([]string{"a"}, names(set("old", "9"))); d != "" {
+	if d := cmp.Diff([]string{"a"}, names(set("old", "web:1"))); d != "" {
 		t.Errorf("of a ReplicaSet (-want +got):\n%s", d)
 	}
 }

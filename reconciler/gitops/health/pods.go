@@ -1,10 +1,11 @@
 package health
 
 import (
-	"strconv"
+	"maps"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -32,28 +33,25 @@ func byOwner[T api.Object](objects []T) map[types.UID][]T {
 	return out
 }
 
-// Of returns the Pods of a ReplicaSet, or of the newest ReplicaSet of a Deployment.
+// Of returns the Pods of a ReplicaSet, or of the ReplicaSet that has a Deployment's present template: a rollout is not
+// to blame for what an older one left behind.
 func (p Pods) Of(workload api.Object) []*corev1.Pod {
-	if _, ok := workload.(*appsv1.Deployment); !ok {
+	d, ok := workload.(*appsv1.Deployment)
+	if !ok {
 		return p.pods[workload.GetUID()]
 	}
-	var newest *appsv1.ReplicaSet
-	for _, rs := range p.sets[workload.GetUID()] {
-		if newest == nil || turn(rs) > turn(newest) {
-			newest = rs
+	for _, rs := range p.sets[d.UID] {
+		if sameTemplate(&rs.Spec.Template, &d.Spec.Template) {
+			return p.pods[rs.UID]
 		}
 	}
-	if newest == nil {
-		return nil
-	}
-	return p.pods[newest.UID]
+	return nil
 }
 
-// turn is a ReplicaSet's place among those of its Deployment, as the Deployment's controller numbers them.
-func turn(rs *appsv1.ReplicaSet) int {
-	n, err := strconv.Atoi(rs.Annotations["deployment.kubernetes.io/revision"])
-	if err != nil {
-		return 0
-	}
-	return n
+// sameTemplate compares templates without the label by which the Deployment's controller tells ReplicaSets apart.
+func sameTemplate(ofSet, wanted *corev1.PodTemplateSpec) bool {
+	bare := *ofSet
+	bare.Labels = maps.Clone(ofSet.Labels)
+	delete(bare.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
+	return equality.Semantic.DeepEqual(&bare, wanted)
 }
