@@ -38,8 +38,12 @@ func newScheme() *runtime.Scheme {
 	return legacyscheme.Scheme
 }
 
-// Default sets the fields of obj that are empty and have a default, as upstream does.
+// Default sets the fields of obj that are empty and have a default, as upstream does. It takes the namespace from an
+// object whose kind has none.
 func Default(obj Object) {
+	if kind, err := KindOf(obj); err == nil && !kind.Namespaced && obj.GetNamespace() != "" {
+		obj.SetNamespace("")
+	}
 	Scheme.Default(obj)
 	// Upstream does this one later, when the object is on its way into the store, but a manifest is valid only with it.
 	if svc, ok := obj.(*corev1.Service); ok && svc.Spec.ClusterIP != "" && len(svc.Spec.ClusterIPs) == 0 {

@@ -34,7 +34,7 @@ func TestValidate(t *testing.T) {
 		"selector not in template":    {"apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a, namespace: b}\nspec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: c}}, " + pod + "}}\n", []string{"spec.template.metadata.labels"}},
 		"Role with a rule of nothing": {"apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: a, namespace: b}\nrules: [{}]\n", []string{"rules[0].apiGroups", "rules[0].resources", "rules[0].verbs"}},
 		"Source without a place":      {"apiVersion: slipway.dev/v1alpha1\nkind: Source\nmetadata: {name: a}\nspec: {}\n", []string{"spec.url"}},
-		"cluster kind in a namespace": {"apiVersion: v1\nkind: Namespace\nmetadata: {name: a, namespace: b}\n", []string{"metadata.namespace"}},
+		"cluster kind in a namespace": {"apiVersion: v1\nkind: Namespace\nmetadata: {name: a, namespace: b}\n", nil},
 		"a negative number of Pods":   {"apiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {name: a, namespace: b}\nspec: {replicas: -1, selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, " + pod + "}}\n", []string{"spec.replicas"}},
 		"a Lease of no time":          {"apiVersion: coordination.k8s.io/v1\nkind: Lease\nmetadata: {name: a, namespace: b}\nspec: {leaseDurationSeconds: 0}\n", []string{"spec.leaseDurationSeconds"}},
 	}

@@ -76,7 +76,7 @@ func readApply(kind *api.Kind, namespace, name string, patch store.Patch) ([]byt
 	if got := obj.GetName(); got != "" && got != name {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name of the request (%s)", got, name))
 	}
-	if got := obj.GetNamespace(); got != "" && got != namespace {
+	if got := obj.GetNamespace(); kind.Namespaced && got != "" && got != namespace {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("the namespace of the object (%s) does not match the namespace of the request (%s)", got, namespace))
 	}
 	return data, nil

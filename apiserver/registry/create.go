@@ -94,15 +94,21 @@ func named(kind *api.Kind, obj api.Object) error {
 		return apierrors.NewBadRequest(fmt.Sprintf("%s: name or generateName is required", kind))
 	case kind.Namespaced && obj.GetNamespace() == "":
 		return apierrors.NewBadRequest(fmt.Sprintf("%s %q: namespace is required", kind, obj.GetName()))
-	case !kind.Namespaced && obj.GetNamespace() != "":
-		return apierrors.NewBadRequest(fmt.Sprintf("%s %q: namespace must be empty", kind, obj.GetName()))
 	}
 	return nil
+}
+
+// scope takes the namespace from an object whose kind has none, as upstream does.
+func scope(kind *api.Kind, obj api.Object) {
+	if !kind.Namespaced {
+		obj.SetNamespace("")
+	}
 }
 
 // prepareCreate turns what a client sent into what will be stored, field ownership and addresses of Services aside.
 func (c *client) prepareCreate(ctx context.Context, kind *api.Kind, obj api.Object) error {
 	obj.GetObjectKind().SetGroupVersionKind(kind.GroupVersionKind)
+	scope(kind, obj)
 	obj.SetManagedFields(nil)
 	obj.SetUID(types.UID(uuid.NewString()))
 	obj.SetCreationTimestamp(c.r.timestamp())

@@ -220,6 +220,9 @@ func readable(kind *api.Kind, verb string) error {
 }
 
 func attributes(kind *api.Kind, verb, namespace, name string) Attributes {
+	if !kind.Namespaced {
+		namespace = ""
+	}
 	return Attributes{Verb: verb, Group: kind.Group, Resource: kind.Resource, Namespace: namespace, Name: name}
 }
 

@@ -51,7 +51,6 @@ func TestCreateRefuses(t *testing.T) {
 		"a resourceVersion":               {&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a", ResourceVersion: "1"}}, apierrors.IsBadRequest, "resourceVersion"},
 		"no name":                         {&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default"}}, apierrors.IsBadRequest, "name or generateName is required"},
 		"no namespace":                    {&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "a"}}, apierrors.IsBadRequest, "namespace is required"},
-		"a namespace of a cluster kind":   {&corev1.Node{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a"}}, apierrors.IsBadRequest, "namespace must be empty"},
 		"a namespace that is not there":   {&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "none", Name: "a"}}, apierrors.IsNotFound, `namespaces "none" not found`},
 		"what Kubernetes would refuse":    {&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a"}}, apierrors.IsInvalid, "spec.containers: Required value"},
 		"a ServiceAccount not there":      {&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a"}, Spec: corev1.PodSpec{ServiceAccountName: "none", Containers: pod("").Spec.Containers}}, apierrors.IsForbidden, `error looking up service account default/none: serviceaccounts "none" not found`},
@@ -324,5 +323,22 @@ func TestTimesReadBackAsTheyWereWritten(t *testing.T) {
 	p.ResourceVersion = ""
 	if again := f.update(t, p, "status"); again.GetResourceVersion() != got.ResourceVersion {
 		t.Error("the same status was written again")
+	}
+}
+
+func TestClusterKindsLoseTheirNamespace(t *testing.T) {
+	f := newFixture(t)
+	named := metav1.ObjectMeta{Namespace: "default", Name: "a"}
+	if got := f.create(t, &corev1.Node{ObjectMeta: named}); got.GetNamespace() != "" {
+		t.Errorf("created in %q", got.GetNamespace())
+	}
+	if got := f.update(t, &corev1.Node{ObjectMeta: named, Spec: corev1.NodeSpec{Unschedulable: true}}, ""); got.GetNamespace() != "" {
+		t.Errorf("updated in %q", got.GetNamespace())
+	}
+	const manifest = "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: r, namespace: x}\nrules: []\n"
+	for range 2 {
+		if got := f.apply(t, api.ClusterRoles, "r", apply(manifest, api.ManagerGit)); got.GetNamespace() != "" {
+			t.Errorf("applied in %q", got.GetNamespace())
+		}
 	}
 }

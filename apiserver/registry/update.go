@@ -110,6 +110,7 @@ func (c *client) tryChange(ctx context.Context, w change) (api.Object, error) {
 		if err != nil {
 			return nil, err
 		}
+		scope(w.kind, updated)
 		pinned, err := expected(w.kind, old, updated)
 		if err != nil {
 			return nil, err
