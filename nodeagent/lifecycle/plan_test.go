@@ -310,16 +310,16 @@ func TestBackOffDoublesToItsLimit(t *testing.T) {
 // TestPlanConverges runs random Pods on a model node, planning again after every change, and wants an end without
 // actions in which the Pod is Running, terminal, or deleted with nothing left.
 func TestPlanConverges(t *testing.T) {
-	for seed := range uint64(300) {
+	for seed := range uint64(1000) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			m := newModel(rand.New(rand.NewPCG(seed, 7)))
-			for range 400 {
+			for range 2000 {
 				if m.step() {
 					m.check(t)
 					return
 				}
 			}
-			t.Fatalf("no end after 400 steps; last plan %v\ncontainers %v", lines(Plan(m.o)), m.o.Containers)
+			t.Fatalf("no end after 2000 steps; last plan %v\ncontainers %v", lines(Plan(m.o)), m.o.Containers)
 		})
 	}
 }
@@ -332,6 +332,8 @@ type model struct {
 	ends     bool           // main containers end by themselves
 	deleteAt int
 	steps    int
+	boots    int
+	broken   string // an action that must not be
 }
 
 func newModel(r *rand.Rand) *model {
@@ -355,10 +357,19 @@ func newModel(r *rand.Rand) *model {
 
 // step applies one plan; true when nothing is left to do.
 func (m *model) step() bool {
+	if m.finished {
+		return true
+	}
 	if m.steps++; m.steps == m.deleteAt {
 		deleted(int64(m.r.IntN(30)))(m.o.Pod)
 	}
 	m.world()
+	switch m.r.IntN(60) {
+	case 0:
+		m.restartAgent()
+	case 1:
+		m.reboot()
+	}
 	actions := Plan(m.o)
 	var wait time.Duration
 	for _, a := range actions {
@@ -368,8 +379,6 @@ func (m *model) step() bool {
 	}
 	actions = slices.DeleteFunc(actions, func(a Action) bool { return a.Verb == Wait })
 	switch {
-	case m.finished:
-		return true
 	case len(actions) == 0 && wait > 0:
 		m.o.Now = m.o.Now.Add(wait)
 		return false
@@ -379,6 +388,25 @@ func (m *model) step() bool {
 	m.apply(actions[m.r.IntN(len(actions))]) // one at a time, in any order
 	return false
 }
+
+// restartAgent forgets all that only the agent knew.
+func (m *model) restartAgent() {
+	m.o.Sandbox, m.o.Volumes, m.o.Drained = Sandbox{}, Volumes{}, false
+	m.o.Images, m.o.Signalled = map[string]Image{}, map[string]time.Time{}
+}
+
+// reboot ends every process and takes the sandbox away; the engine remembers its containers.
+func (m *model) reboot() {
+	m.restartAgent()
+	m.boots++
+	for i := range m.o.Containers {
+		if c := &m.o.Containers[i]; c.State != engine.Exited {
+			c.State, c.FinishedAt, c.ExitCode = engine.Exited, m.o.Now, 255
+		}
+	}
+}
+
+func (m *model) sandboxID() string { return fmt.Sprint("boot ", m.boots) }
 
 // world lets time pass: containers end.
 func (m *model) world() {
@@ -417,7 +445,7 @@ func (m *model) settled() bool {
 func (m *model) apply(a Action) {
 	switch a.Verb {
 	case SetupSandbox:
-		m.o.Sandbox = Sandbox{Presence: Ready, ID: "s1", IP: "10.244.0.7"}
+		m.o.Sandbox = Sandbox{Presence: Ready, ID: m.sandboxID(), IP: "10.244.0.7"}
 	case TeardownSandbox:
 		m.o.Sandbox.Presence = Gone
 	case MountVolumes:
@@ -431,7 +459,8 @@ func (m *model) apply(a Action) {
 		}
 		m.o.Images[a.Container] = Image{Attempt: a.Attempt, Present: true}
 	case Create:
-		m.o.Containers = append(m.o.Containers, engine.Status{ID: a.ID, Labels: Labels(m.o.Pod, a, "s1"), State: engine.Created, CreatedAt: m.o.Now})
+		m.mayCreate(a)
+		m.o.Containers = append(m.o.Containers, engine.Status{ID: a.ID, Labels: Labels(m.o.Pod, a, m.o.Sandbox.ID), State: engine.Created, CreatedAt: m.o.Now})
 	case Remove:
 		m.o.Containers = slices.DeleteFunc(m.o.Containers, func(c engine.Status) bool { return c.ID == a.ID })
 	case Drain:
@@ -442,6 +471,34 @@ func (m *model) apply(a Action) {
 		m.finished = true
 	default:
 		m.process(a)
+	}
+}
+
+// mayCreate checks what must hold whenever a container is made.
+func (m *model) mayCreate(a Action) {
+	init := slices.ContainsFunc(m.o.Pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == a.Container })
+	for _, c := range m.o.Containers {
+		name := c.Labels[LabelContainer]
+		switch {
+		case name == a.Container && c.State != engine.Exited:
+			m.broken = a.String() + " beside a living one"
+		case name == a.Container && !init && m.o.Pod.Spec.RestartPolicy == corev1.RestartPolicyNever:
+			m.broken = a.String() + " again under Never"
+		}
+	}
+	for _, c := range m.o.Pod.Spec.InitContainers {
+		done := slices.ContainsFunc(m.o.Containers, func(s engine.Status) bool {
+			return s.Labels[LabelContainer] == c.Name && (s.State == engine.Running && sidecar(c) || s.State == engine.Exited && s.ExitCode == 0)
+		})
+		began := slices.ContainsFunc(m.o.Containers, func(s engine.Status) bool {
+			return slices.ContainsFunc(m.o.Pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == s.Labels[LabelContainer] })
+		})
+		if !init && !done && !began {
+			m.broken = a.String() + " before " + c.Name + " is done"
+		}
+	}
+	if m.o.Pod.DeletionTimestamp != nil || m.o.Sandbox.Presence != Ready || m.o.Volumes.Presence != Ready {
+		m.broken = a.String() + " without what it needs"
 	}
 }
 
@@ -463,6 +520,9 @@ func (m *model) process(a Action) {
 
 func (m *model) check(t *testing.T) {
 	t.Helper()
+	if m.broken != "" {
+		t.Error(m.broken)
+	}
 	if m.finished {
 		if len(m.o.Containers) > 0 || m.o.Sandbox.Presence != Gone || m.o.Volumes.Presence != Gone {
 			t.Errorf("deleted with something left: %v %v %v", m.o.Containers, m.o.Sandbox, m.o.Volumes)
