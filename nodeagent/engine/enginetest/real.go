@@ -41,6 +41,8 @@ func realRows() []row {
 		{"exec", execRow},
 		{"exec ends with its context", execTimeout},
 		{"shared process namespace", sharedPID},
+		{"standard input that stays open", stdinRow},
+		{"terminal", terminal},
 		{"many at once", manyAtOnce},
 	}
 }
@@ -338,5 +340,27 @@ func manyAtOnce(t *testing.T, b *Box) {
 		if got := b.Await(c.ID, engine.Exited); got.ExitCode != i {
 			t.Errorf("container %d has exit code %d", i, got.ExitCode)
 		}
+	}
+}
+
+func stdinRow(t *testing.T, b *Box) {
+	if got := b.Finish(b.Spec("cat", "/dev/stdin")); got.ExitCode != 0 {
+		t.Errorf("without a standard input: exit code %d", got.ExitCode)
+	}
+	open := b.Spec("cat", "/dev/stdin")
+	open.Stdin = true
+	b.Start(open)
+	b.Finish(b.Spec("exit", "0")) // time enough to end, if it did
+	if got, _ := b.Status(open.ID); got.State != engine.Running {
+		t.Errorf("with one it is %s (exit code %d), want it to wait", got.State, got.ExitCode)
+	}
+}
+
+func terminal(t *testing.T, b *Box) {
+	c := b.Spec("lines", "3")
+	c.TTY = true
+	b.Finish(c)
+	if diff := cmp.Diff([]string{"line 0\r", "line 1\r", "line 2\r"}, b.Text(c.LogPath)); diff != "" {
+		t.Errorf("lines (-want +got):\n%s", diff)
 	}
 }
