@@ -20,7 +20,8 @@ export SLIPWAY_CORPUS ?= $(abspath ../shared/corpus)
 .PHONY: help up down build bundle images tools test bench check lint clean
 
 help: ## list the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  \033[1m%-8s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@if [ -t 1 ]; then b=$$'\033[1m' e=$$'\033[0m'; else b= e=; fi; \
+	awk -v b="$$b" -v e="$$e" -F':.*## ' '/^[a-z]+:.*## /{printf "  %s%-8s%s %s\n", b, $$1, e, $$2}' $(MAKEFILE_LIST)
 
 up: build images ## build everything, start Slipway and deploy examples-repo (Ctrl-C ends it; containers stay)
 	@exec bin/slipway up examples-repo --data-dir $(DATA) --images $(SHOP)
@@ -51,7 +52,7 @@ $(SHOP): $(shell find examples-repo/src testing/images -name '*.go')
 	@mkdir -p $(@D)
 	@go run ./testing/images/shop -o $@
 
-tools: bin/kubectl bin/kubectl-1.20 ## build the kubectl of $(KUBE) and fetch Debian's old one, for tests
+tools: bin/kubectl bin/kubectl-1.20 ## build the pinned kubectl and fetch Debian's old one, for tests
 
 bin/kubectl: testing/tools/go.mod testing/tools/go.sum
 	@echo "building kubectl $(KUBE) (a minute or two, once)"
