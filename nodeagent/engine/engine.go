@@ -53,9 +53,12 @@ type PullOptions struct {
 	Auth     func(host string) (user, password string) // nil: anonymous
 }
 
-// Progress is how far a pull got, in bytes. Total grows while manifests are read.
+// Progress is how far a pull got, in bytes. Total grows while manifests are read. All bytes fetched is not the end:
+// they are unpacked then.
 type Progress struct {
 	Done, Total int64
+	Ended       bool  // nothing more is told of this pull
+	Err         error // why it failed, once ended
 }
 
 // Containers are created, started, stopped and removed by an id the caller chooses.

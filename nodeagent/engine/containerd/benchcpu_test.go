@@ -21,11 +21,10 @@ func newCPUMeter(b *testing.B, containerd int) cpuMeter {
 	if _, err := os.Stat(filepath.Join(root, "cpuacct")); err == nil {
 		root = filepath.Join(root, "cpuacct")
 	}
-	own := filepath.Join(root, "slipway-bench")
+	own := filepath.Join(root, benchCgroup)
 	if err := os.MkdirAll(own, 0o755); err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { unix.Rmdir(own) })
 	if err := os.WriteFile(filepath.Join(own, "cgroup.procs"), []byte(strconv.Itoa(containerd)), 0); err != nil {
 		b.Fatal(err)
 	}

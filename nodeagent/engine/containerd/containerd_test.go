@@ -22,8 +22,9 @@ import (
 )
 
 const (
-	testImage  = "docker.io/library/testpod:1"
-	testCgroup = "/slipway-test"
+	testImage   = "docker.io/library/testpod:1"
+	testCgroup  = "/slipway-test"
+	benchCgroup = "/slipway-bench"
 )
 
 // node is a containerd of its own with an engine on it.
@@ -121,12 +122,14 @@ func testArchiveOnceIfMade() (string, error) {
 }
 
 func removeCgroups() {
-	dirs, err := filepath.Glob("/sys/fs/cgroup/*" + testCgroup)
-	if err != nil {
-		return
-	}
-	for _, dir := range append(dirs, "/sys/fs/cgroup"+testCgroup) {
-		unix.Rmdir(dir)
+	for _, name := range []string{testCgroup, benchCgroup} {
+		dirs, err := filepath.Glob("/sys/fs/cgroup/*" + name)
+		if err != nil {
+			return
+		}
+		for _, dir := range append(dirs, "/sys/fs/cgroup"+name) {
+			unix.Rmdir(dir)
+		}
 	}
 }
 

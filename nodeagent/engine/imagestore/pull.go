@@ -33,7 +33,7 @@ type pull struct {
 }
 
 // Pull fetches an image and unpacks it.
-func (s *Store) Pull(ctx context.Context, ref string, opts engine.PullOptions) (engine.Image, error) {
+func (s *Store) Pull(ctx context.Context, ref string, opts engine.PullOptions) (_ engine.Image, err error) {
 	name, err := normalise(ref)
 	if err != nil {
 		return engine.Image{}, err
@@ -41,7 +41,11 @@ func (s *Store) Pull(ctx context.Context, ref string, opts engine.PullOptions) (
 	p := s.joinPull(ctx, name, opts)
 	defer s.leavePull(name, p)
 	if opts.Progress != nil {
-		defer func() { opts.Progress(p.meter.progress()) }()
+		defer func() {
+			last := p.meter.progress()
+			last.Ended, last.Err = true, err
+			opts.Progress(last)
+		}()
 	}
 	tick := ticker(opts.Progress)
 	defer tick.stop()
