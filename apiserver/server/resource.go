@@ -126,6 +126,7 @@ func (s *server) create(w http.ResponseWriter, r *http.Request, t *target, q que
 	if err != nil {
 		return err
 	}
+	warn(w, made)
 	return s.answer(w, r, http.StatusCreated, made)
 }
 
@@ -141,7 +142,15 @@ func (s *server) update(w http.ResponseWriter, r *http.Request, t *target, q que
 	if err != nil {
 		return err
 	}
+	warn(w, updated)
 	return s.answer(w, r, http.StatusOK, updated)
+}
+
+// warn adds what kubectl shows as warnings: what was accepted but is unwise, or not acted on.
+func warn(w http.ResponseWriter, obj api.Object) {
+	for _, text := range api.Warnings(obj) {
+		w.Header().Add("Warning", "299 - "+strconv.Quote(text))
+	}
 }
 
 func (s *server) patch(w http.ResponseWriter, r *http.Request, t *target, q query) error {
@@ -158,6 +167,7 @@ func (s *server) patch(w http.ResponseWriter, r *http.Request, t *target, q quer
 	if err != nil {
 		return err
 	}
+	warn(w, patched)
 	return s.answer(w, r, http.StatusOK, patched)
 }
 

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -230,6 +231,23 @@ func TestSecretsStayMasked(t *testing.T) {
 	}
 	if code, body := f.do(t, f.client(t, "root", "system:masters"), http.MethodGet, "/api/v1/namespaces/shop/secrets/key", ""); code != http.StatusOK || !leaks(body) {
 		t.Errorf("the system itself reads %d %s, want the value", code, body)
+	}
+}
+
+func TestTriesWarnOfWhatIsNotActedOn(t *testing.T) {
+	f := newFixture(t)
+	manifest := filepath.Join(t.TempDir(), "service.yaml")
+	text := "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {ports: [{port: 80}], trafficDistribution: PreferClose}\n"
+	if err := os.WriteFile(manifest, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	binary := need.Kubectls(t)[0]
+	out, err := exec.CommandContext(t.Context(), binary, "--kubeconfig", f.kubeconfig, "--cache-dir", t.TempDir(), "-n", "shop", "create", "--dry-run=server", "--validate=false", "-f", manifest).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "Warning: ") || !strings.Contains(string(out), "trafficDistribution") {
+		t.Errorf("kubectl: %v\n%s", err, out)
+	}
+	if _, err := f.admin.Get(t.Context(), api.Services, "shop", "web"); err == nil {
+		t.Error("a dry run was stored")
 	}
 }
 
