@@ -146,7 +146,7 @@ func (n *node) openAgent(m *machine) (err error) {
 		DataDir: m.data.path, LogDir: podLogs, Cgroup: m.data.cgroup(),
 		Cluster: recipe.Cluster{Domain: m.clusterDomain, DNS: m.dnsVIP.String(), APIHost: m.apiVIP.String(), APIPort: 443},
 		PodCIDR: m.nodePods.String(), Version: "v" + kubernetesVersion + "+slipway." + version,
-		PullProgress: func(image string, p engine.Progress) { m.account.Pull(image, p.Done, p.Total) },
+		PullProgress: func(image string, p engine.Progress) { m.account.Pull(image, p) },
 	})
 	if err != nil {
 		return fmt.Errorf("open node agent: %w", err)

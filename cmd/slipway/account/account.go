@@ -16,6 +16,7 @@ import (
 	"golang.org/x/term"
 
 	slipwayv1 "github.com/slipway-dev/slipway/apiserver/api/v1alpha1"
+	"github.com/slipway-dev/slipway/nodeagent/engine"
 	"github.com/slipway-dev/slipway/reconciler/gitops"
 	"github.com/slipway-dev/slipway/reconciler/gitops/health"
 )
@@ -85,18 +86,19 @@ func (a *Account) Under(key, line string) {
 	a.redraw()
 }
 
-// Pull shows how far the pull of an image got, in bytes: a bar on a terminal, a line when it starts and one when it
-// ends elsewhere. A total of zero is not known yet.
-func (a *Account) Pull(image string, done, total int64) {
+// Pull shows how far the pull of an image got: a bar on a terminal, elsewhere a line when it starts and one when the
+// image is here. Why a pull failed is told with the workload that wants it.
+func (a *Account) Pull(image string, p engine.Progress) {
 	key := "pull " + image
 	switch {
-	case total > 0 && done >= total:
-		if a.under(key) || !a.fancy {
-			a.Under(key, "")
-			a.say(dim, fmt.Sprintf("  pulled %s, %s", image, megabytes(done)))
+	case p.Ended:
+		begun := a.under(key)
+		a.Under(key, "")
+		if begun && p.Err == nil {
+			a.say(dim, fmt.Sprintf("  pulled %s, %s", image, megabytes(p.Done)))
 		}
 	case a.fancy:
-		a.Under(key, fmt.Sprintf("  pulling %s %s %s of %s", image, bar(done, total), megabytes(done), megabytes(total)))
+		a.Under(key, fmt.Sprintf("  pulling %s %s %s of %s", image, bar(p.Done, p.Total), megabytes(p.Done), megabytes(p.Total)))
 	case !a.under(key):
 		a.Under(key, "  pulling "+image)
 	}

@@ -1,6 +1,7 @@
 package account
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/api"
 	slipwayv1 "github.com/slipway-dev/slipway/apiserver/api/v1alpha1"
 	"github.com/slipway-dev/slipway/gitsource"
+	"github.com/slipway-dev/slipway/nodeagent/engine"
 	"github.com/slipway-dev/slipway/reconciler/gitops"
 	"github.com/slipway-dev/slipway/reconciler/gitops/health"
 	"github.com/slipway-dev/slipway/reconciler/gitops/plan"
@@ -87,7 +89,7 @@ func TestTerminalRedrawsWhatIsUnderWay(t *testing.T) {
 	var out strings.Builder
 	a := New(&out)
 	a.fancy, a.width = true, func() int { return 40 }
-	a.Pull("docker.io/library/redis:7", 5_000_000, 10_000_000)
+	a.Pull("docker.io/library/redis:7", engine.Progress{Done: 5_000_000, Total: 10_000_000})
 	a.Under("w", "  … Deployment shop/web 0/2 ready")
 	a.Say("something else")
 	a.Under("w", "  … Deployment shop/web 1/2 ready")
@@ -95,7 +97,7 @@ func TestTerminalRedrawsWhatIsUnderWay(t *testing.T) {
 	if diff := cmp.Diff(want, screen(out.String())); diff != "" {
 		t.Errorf("screen (-want +got):\n%s", diff)
 	}
-	a.Pull("docker.io/library/redis:7", 10_000_000, 10_000_000)
+	a.Pull("docker.io/library/redis:7", engine.Progress{Done: 10_000_000, Total: 10_000_000, Ended: true})
 	a.Under("w", "")
 	want = []string{"something else", dim + "  pulled docker.io/library/redis:7, 10.0 MB\033[0m"}
 	if diff := cmp.Diff(want, screen(out.String())); diff != "" {
@@ -106,10 +108,19 @@ func TestTerminalRedrawsWhatIsUnderWay(t *testing.T) {
 func TestPlainPullSaysStartAndEnd(t *testing.T) {
 	var out strings.Builder
 	a := New(&out)
-	for done := range int64(5) {
-		a.Pull("redis:7", done*25, 100)
+	for _, p := range []engine.Progress{
+		{Done: 1, Total: 1}, // the list of what it consists of
+		{Done: 1, Total: 4_000_000},
+		{Done: 4_000_000, Total: 4_000_000}, // not unpacked yet
+		{Done: 4_000_000, Total: 4_000_000},
+		{Done: 4_000_000, Total: 4_000_000, Ended: true},
+	} {
+		a.Pull("redis:7", p)
 	}
-	if diff := cmp.Diff("  pulling redis:7\n  pulled redis:7, 0.0 MB\n", out.String()); diff != "" {
+	for _, p := range []engine.Progress{{}, {Ended: true, Err: errors.New("no such image")}, {Done: 1, Total: 1, Ended: true}} {
+		a.Pull("redis:8", p) // fails; then is here already
+	}
+	if diff := cmp.Diff("  pulling redis:7\n  pulled redis:7, 4.0 MB\n  pulling redis:8\n", out.String()); diff != "" {
 		t.Errorf("account (-want +got):\n%s", diff)
 	}
 }

@@ -160,7 +160,7 @@ func TestPullFromAPlainHTTPRegistry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Ref != refs[0] || last.Total < 5<<20 || last.Done != last.Total {
+	if got.Ref != refs[0] || last.Total < 5<<20 || last.Done != last.Total || !last.Ended || last.Err != nil {
 		t.Errorf("pulled %+v, progress at the end %+v", got, last)
 	}
 	b := enginetest.NewBox(t, n.suite())
