@@ -353,9 +353,11 @@ func (r *rig) delete(name string) {
 
 // bound returns a Pod bound to the node.
 func bound(name string, change ...func(*corev1.PodSpec)) *corev1.Pod {
-	no := false
+	// The first process of a container does not see a signal sent before it can handle it: a Pod deleted as soon as
+	// it runs may need its whole grace.
+	no, grace := false, int64(2)
 	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "shop"}, Spec: corev1.PodSpec{
-		NodeName: node, AutomountServiceAccountToken: &no, Containers: []corev1.Container{{Name: "main", Image: "app:1", ImagePullPolicy: corev1.PullIfNotPresent}},
+		NodeName: node, TerminationGracePeriodSeconds: &grace, AutomountServiceAccountToken: &no, Containers: []corev1.Container{{Name: "main", Image: "app:1", ImagePullPolicy: corev1.PullIfNotPresent}},
 	}}
 	for _, c := range change {
 		c(&p.Spec)

@@ -67,7 +67,7 @@ func instancesOf(o Observed) map[string][]instance {
 		backOff, _ := time.ParseDuration(s.Labels[LabelBackOff])
 		if f, ok := o.StartFails[s.ID]; ok && s.State != engine.Running {
 			if s.State == engine.Created || s.FinishedAt.IsZero() {
-				s.FinishedAt, s.ExitCode = f.At, 128
+				s.FinishedAt, s.ExitCode = f.At, exitNotStarted
 			}
 			s.State = engine.Exited
 		}

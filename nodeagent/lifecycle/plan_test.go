@@ -184,6 +184,16 @@ func TestPlan(t *testing.T) {
 			o.Containers = []engine.Status{inst("main", 0, engine.Exited, exit(1))}
 			return o
 		}, []string{"ensure image of main attempt 1"}},
+		{"lost before it began, it is made again even under Never", func() Observed {
+			o := up(pod(policy(corev1.RestartPolicyNever)))
+			o.Containers = []engine.Status{inst("main", 0, engine.Exited, exit(137), func(s *engine.Status) { s.StartedAt = time.Time{} })}
+			return o
+		}, []string{"ensure image of main attempt 1"}},
+		{"could not begin under Never", func() Observed {
+			o := up(pod(policy(corev1.RestartPolicyNever)))
+			o.Containers = []engine.Status{inst("main", 0, engine.Exited, exit(128), func(s *engine.Status) { s.StartedAt = time.Time{} })}
+			return o
+		}, []string{"tear down sandbox", "unmount volumes"}},
 		{"Never leaves the others running", func() Observed {
 			o := up(pod(policy(corev1.RestartPolicyNever), with("a", "b")))
 			o.Containers = []engine.Status{inst("a", 0, engine.Exited, exit(1)), inst("b", 0, engine.Running)}
@@ -482,7 +492,7 @@ func (m *model) mayCreate(a Action) {
 		switch {
 		case name == a.Container && c.State != engine.Exited:
 			m.broken = a.String() + " beside a living one"
-		case name == a.Container && !init && m.o.Pod.Spec.RestartPolicy == corev1.RestartPolicyNever:
+		case name == a.Container && !init && !c.StartedAt.IsZero() && m.o.Pod.Spec.RestartPolicy == corev1.RestartPolicyNever:
 			m.broken = a.String() + " again under Never"
 		}
 	}

@@ -66,13 +66,13 @@ func (v view) judge(c corev1.Container, init bool) verdict {
 	if inst.State != engine.Exited {
 		return verdict{turn: turnHold, attempt: inst.attempt}
 	}
-	again := v.restarts(c, init, inst.ExitCode) || (init && inst.ExitCode == 0 && !v.current(inst) && !v.mainsBegan())
+	again := inst.neverRan() || v.restarts(c, init, inst.ExitCode) || (init && inst.ExitCode == 0 && !v.current(inst) && !v.mainsBegan())
 	if !again {
 		return verdict{turn: turnDone, attempt: inst.attempt}
 	}
 	next := verdict{turn: turnCreate, attempt: inst.attempt + 1}
 	pause := inst.backOff
-	if !v.current(inst) || (!inst.StartedAt.IsZero() && inst.FinishedAt.Sub(inst.StartedAt) >= BackOffReset) {
+	if inst.neverRan() || !v.current(inst) || (!inst.StartedAt.IsZero() && inst.FinishedAt.Sub(inst.StartedAt) >= BackOffReset) {
 		pause = 0
 	}
 	next.backOff = NextBackOff(pause)
@@ -81,6 +81,15 @@ func (v view) judge(c corev1.Container, init bool) verdict {
 	}
 	return next
 }
+
+// neverRan reports whether an attempt was lost between its creation and its start, to a crash of the engine or of the
+// machine. It counts against nobody: not even restartPolicy Never forbids another.
+func (i instance) neverRan() bool {
+	return i.State == engine.Exited && i.StartedAt.IsZero() && i.ExitCode != exitNotStarted
+}
+
+// exitNotStarted is the exit code of a container whose command could not be executed.
+const exitNotStarted = 128
 
 // judgeUnknown decides for a container of which the engine has nothing: it never was, or it was lost.
 func (v view) judgeUnknown(c corev1.Container, init bool) verdict {
