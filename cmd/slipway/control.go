@@ -32,6 +32,7 @@ import (
 	"github.com/slipway-dev/slipway/reconciler/garbage"
 	"github.com/slipway-dev/slipway/reconciler/loop"
 	"github.com/slipway-dev/slipway/reconciler/namespace"
+	nodecontroller "github.com/slipway-dev/slipway/reconciler/node"
 	"github.com/slipway-dev/slipway/reconciler/replicaset"
 	"github.com/slipway-dev/slipway/reconciler/scheduler"
 	"github.com/slipway-dev/slipway/reconciler/serviceaccount"
@@ -200,6 +201,9 @@ func (c *control) parts(m *machine) *loop.Group {
 	add("eventttl", eventttl.New)
 	add("serviceaccount", func(client store.Client, events event.Recorder) loop.Controller {
 		return serviceaccount.New(client, events, string(c.authority.PEM()))
+	})
+	add("node", func(client store.Client, events event.Recorder) loop.Controller {
+		return nodecontroller.New(client, events, time.Now)
 	})
 	add("systemservice", func(client store.Client, _ event.Recorder) loop.Controller {
 		return systemservice.New(client, m.systemServices())
