@@ -320,14 +320,19 @@ func (o *Observed) compare(a Action, not func(Op, string, ...any) Action) Action
 }
 
 // difference compares a live object with what an apply would make of it. Where an object is written down is no
-// difference; who owns a field is one, even if its value stays.
+// difference, nor is its status, which others wrote while the question was asked; who owns a field is one, even if its
+// value stays.
 func difference(live, preview api.Object) (changes []diff.Change, differs bool, err error) {
-	a, b := scrubbed(live), scrubbed(preview)
-	if apiequality.Semantic.DeepEqual(a, b) {
-		return nil, ownedFields(live) != ownedFields(preview), nil
+	differs = ownedFields(live) != ownedFields(preview)
+	if apiequality.Semantic.DeepEqual(scrubbed(live), scrubbed(preview)) {
+		return nil, differs, nil
+	}
+	all, err := diff.Objects(live, preview, api.AnnotationOrigin)
+	if err != nil {
+		return nil, false, err
 	}
 	changes, err = diff.Objects(live, preview, api.AnnotationOrigin, api.AnnotationSource)
-	return changes, true, err
+	return changes, differs || len(all) > 0, err
 }
 
 func scrubbed(obj api.Object) api.Object {

@@ -147,6 +147,15 @@ func TestPlan(t *testing.T) {
 ~ ConfigMap shop/config: takes ownership of its fields
 1 to update, 1 unchanged
 `},
+		{"a status written meanwhile is no change", given().wants(namespace("shop"), deployment("web", "nginx:1")).has(ours(namespace("shop")), ours(deployment("web", "nginx:1"))).with(func(o *Observed) {
+			if d, ok := o.Previews[ref(deployment("web", ""))].Object.(*appsv1.Deployment); ok {
+				d.Generation, d.Status.Replicas = 2, 1
+			}
+		}), `
+= Namespace shop (shop.yaml:1)
+= Deployment shop/web (web.yaml:1)
+2 unchanged
+`},
 		{"without a preview nothing differs", given().wants(namespace("shop"), configMap("config", "2")).has(ours(namespace("shop")), ours(configMap("config", "1"))).
 			with(func(o *Observed) { clear(o.Previews) }), `
 = Namespace shop (shop.yaml:1)
