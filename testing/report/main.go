@@ -18,7 +18,7 @@ import (
 )
 
 // modules are the folders with a go.mod whose tests are run, relative to the top.
-var modules = []string{".", "nodeagent/runtime/bundle"}
+var modules = []string{".", "nodeagent/runtime/bundle", "testing/images/voting/programs"}
 
 func main() {
 	if err := run(os.Stdout, os.Args[1:]); err != nil {
