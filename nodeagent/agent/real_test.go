@@ -205,7 +205,7 @@ func realShared(t *testing.T, r *rig) {
 		prep.VolumeMounts, a.VolumeMounts = mount, mount
 		a.Env = []corev1.EnvVar{{Name: "WORD", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "s"}, Key: "word"}}},
 			{Name: "WHERE", ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: "status.podIP"}}}, {Name: "BOTH", Value: "$(WORD) at $(WHERE)"}}
-		a.ReadinessProbe = httpProbe("/healthz", 8080)
+		a.ReadinessProbe, b.ReadinessProbe = httpProbe("/healthz", 8080), httpProbe("/healthz", 8081)
 		s.InitContainers, s.Containers = []corev1.Container{prep}, []corev1.Container{a, b}
 	})
 	r.create(p)
