@@ -3,6 +3,8 @@ package cluster
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -33,7 +35,8 @@ func Leftovers(data string) []string {
 			}
 		}
 	}
-	for _, pattern := range []string{"/run/slipway*/*", "/var/log/pods/*"} {
+	cgroups := cgroupName(data)
+	for _, pattern := range []string{"/run/slipway*/*", "/var/log/pods/*", "/sys/fs/cgroup/" + cgroups, "/sys/fs/cgroup/*/" + cgroups} {
 		paths, _ := filepath.Glob(pattern) // the pattern is well-formed
 		found = append(found, paths...)
 	}
@@ -59,17 +62,33 @@ func mounts(data string) []string {
 	return found
 }
 
-// processes finds what was started with the data directory or its hash on the command line.
+// cgroupName is the control group of the Pods of a data directory, as slipway names it.
+func cgroupName(data string) string {
+	sum := sha256.Sum256([]byte(data))
+	return "slipway-" + hex.EncodeToString(sum[:4])
+}
+
+// processes finds what was started with the data directory on the command line, and shims, which have Slipway's run
+// directory there, in this network namespace.
 func processes(data string) []string {
+	home, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		return []string{err.Error()}
+	}
 	paths, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is well-formed
 	var found []string
 	for _, path := range paths {
 		text, err := os.ReadFile(path)
-		if err != nil || !bytes.Contains(text, []byte(data)) {
+		if err != nil {
+			continue
+		}
+		dir := filepath.Dir(path)
+		namespace, _ := os.Readlink(filepath.Join(dir, "ns", "net")) // "" of a process that has ended
+		if !bytes.Contains(text, []byte(data)) && !(namespace == home && bytes.Contains(text, []byte("/run/slipway"))) {
 			continue
 		}
 		command := strings.TrimSpace(string(bytes.ReplaceAll(text, []byte{0}, []byte{' '})))
-		found = append(found, fmt.Sprintf("process %s: %s", filepath.Base(filepath.Dir(path)), command))
+		found = append(found, fmt.Sprintf("process %s: %s", filepath.Base(dir), command))
 	}
 	return found
 }
