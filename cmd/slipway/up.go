@@ -150,7 +150,11 @@ func up(ctx context.Context, o options, out io.Writer) error {
 	}
 	m := &machine{options: o, addresses: a, source: source, data: data, log: log, account: account.New(out)}
 	m.account.Title("slipway " + version)
-	err = m.run(ctx)
+	stopProfile, err := profile()
+	if err != nil {
+		return err
+	}
+	err = errors.Join(m.run(ctx), stopProfile())
 	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		return nil
 	}
