@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -14,8 +15,10 @@ import (
 	"github.com/slipway-dev/slipway/testing/gitserver"
 )
 
-// appPods is how many Pods the app has.
-const appPods = 10
+const (
+	appPods      = 10              // how many Pods the app has
+	pollInterval = 5 * time.Second // of a followed repository, by default
+)
 
 const appManifest = `apiVersion: v1
 kind: ConfigMap
@@ -115,6 +118,10 @@ func measureCommit(h *host, s settings, r *report) error {
 	for i := range s.rounds {
 		name := fmt.Sprintf("app-%d", i)
 		server.Commit(map[string]string{name + ".yaml": app(name, "a")}, "Add "+name)
+		// The round before ended with a poll: without a pause the push would always come at the same point between two.
+		if err := pause(h, rand.N(pollInterval)); err != nil {
+			return err
+		}
 		server.Publish()
 		pushed := time.Now()
 		_, last, err := w.reached(h.ctx, name, "a", appPods, ready)

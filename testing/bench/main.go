@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/slipway-dev/slipway/testing/cluster"
 	"github.com/slipway-dev/slipway/testing/images"
 	"github.com/slipway-dev/slipway/testing/isolated"
 	"github.com/slipway-dev/slipway/testing/need"
@@ -60,7 +61,12 @@ func measure(s settings) int {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return 1
 	}
-	report := newReport(s.rounds)
+	var binary string
+	if err := try(ctx, dir, func(h *host) error { binary = cluster.Binary(h); return nil }); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		return 1
+	}
+	report := newReport(binary, s.rounds)
 	for _, group := range s.chosen() {
 		if ctx.Err() != nil {
 			break

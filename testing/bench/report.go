@@ -6,13 +6,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"text/tabwriter"
 	"time"
 
-	"github.com/slipway-dev/slipway/testing/need"
 	"golang.org/x/sys/unix"
 )
 
@@ -45,7 +43,7 @@ type report struct {
 	Samples  map[string][]float64 `json:"samples"` // every measurement, in the figure's unit
 }
 
-func newReport(rounds int) *report {
+func newReport(binary string, rounds int) *report {
 	r := &report{Rounds: rounds, Time: time.Now().UTC(), Samples: map[string][]float64{}}
 	release := "unknown kernel"
 	var name unix.Utsname
@@ -53,8 +51,8 @@ func newReport(rounds int) *report {
 		release = "Linux " + unix.ByteSliceToString(name.Release[:])
 	}
 	r.Machine = fmt.Sprintf("%d cores, %s, %s", runtime.NumCPU(), release, runtime.GOARCH)
-	r.Version = "unknown"
-	if out, err := exec.Command(filepath.Join(need.ModuleRoot(), "bin", "slipway"), "version").Output(); err == nil {
+	r.Version = "unknown version"
+	if out, err := exec.Command(binary, "version").Output(); err == nil {
 		r.Version, _, _ = strings.Cut(strings.TrimSpace(string(out)), "\n")
 	}
 	return r

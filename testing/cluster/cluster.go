@@ -41,10 +41,13 @@ type Slipway struct {
 	out *output
 }
 
-// Binary returns bin/slipway, which `make build` makes.
+// Binary returns bin/slipway, which `make build` makes, or what SLIPWAY_BINARY names: an older build to compare with.
 func Binary(t T) string {
 	t.Helper()
-	path := filepath.Join(need.ModuleRoot(), "bin", "slipway")
+	path := os.Getenv("SLIPWAY_BINARY")
+	if path == "" {
+		path = filepath.Join(need.ModuleRoot(), "bin", "slipway")
+	}
 	if _, err := os.Stat(path); err != nil {
 		t.Fatalf("%v: run `make build`", err)
 	}
