@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/slipway-dev/slipway/nodeagent/cgroup"
+	"github.com/slipway-dev/slipway/nodeagent/logs"
 	"github.com/slipway-dev/slipway/nodeagent/volume"
 )
 
@@ -60,14 +60,14 @@ func (m *machine) removePodFiles(ctx context.Context) error {
 		if err := volumes.Teardown(ctx, uid); err != nil {
 			return fmt.Errorf("remove volumes of pod %s: %w", uid, err)
 		}
-		logs, err := filepath.Glob(filepath.Join(podLogs, "*_"+string(uid)))
-		if err != nil {
-			return fmt.Errorf("find logs of pod %s: %w", uid, err)
-		}
-		for _, dir := range logs {
-			if err := os.RemoveAll(dir); err != nil {
-				return fmt.Errorf("remove logs of pod %s: %w", uid, err)
-			}
+	}
+	folders, err := logs.Owned(podLogs, m.data.path)
+	if err != nil {
+		return err
+	}
+	for uid, dir := range folders {
+		if err := os.RemoveAll(dir); err != nil {
+			return fmt.Errorf("remove logs of pod %s: %w", uid, err)
 		}
 	}
 	return nil

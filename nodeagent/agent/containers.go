@@ -12,8 +12,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/slipway-dev/slipway/nodeagent/cgroup"
 	"github.com/slipway-dev/slipway/nodeagent/engine"
 	"github.com/slipway-dev/slipway/nodeagent/lifecycle"
+	"github.com/slipway-dev/slipway/nodeagent/logs"
 )
 
 // Periods of looking without being told.
@@ -125,6 +127,14 @@ func (a *Agent) adoptOrphans(ctx context.Context) {
 	if err != nil {
 		a.log.Warn("list volumes", "err", err)
 	}
+	logFolders, err := logs.Owned(a.cfg.LogDir, a.cfg.DataDir)
+	if err != nil {
+		a.log.Warn("list logs", "err", err)
+	}
+	groups, err := cgroup.At(cgroup.Mount, a.cfg.Cgroup).List("pod")
+	if err != nil {
+		a.log.Warn("list control groups", "err", err)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !a.podsKnown {
@@ -136,6 +146,12 @@ func (a *Agent) adoptOrphans(ctx context.Context) {
 	}
 	for _, uid := range folders {
 		left[uid] = nil
+	}
+	for uid := range logFolders {
+		left[uid] = nil
+	}
+	for _, uid := range groups {
+		left[types.UID(uid)] = nil
 	}
 	for uid, list := range a.containers {
 		left[uid] = podOf(list[0])

@@ -76,7 +76,7 @@ func (w *worker) make(ctx context.Context, in *creation) (reason string, err err
 	if err != nil {
 		return lifecycle.ReasonConfigError, err
 	}
-	if err := os.MkdirAll(filepath.Dir(spec.LogPath), 0o755); err != nil {
+	if err := errors.Join(logs.Claim(filepath.Join(w.a.cfg.LogDir, logs.PodDir(in.pod)), w.a.cfg.DataDir), os.MkdirAll(filepath.Dir(spec.LogPath), 0o755)); err != nil {
 		return lifecycle.ReasonCreateError, fmt.Errorf("make the log's folder: %w", err)
 	}
 	err = w.a.cfg.Engine.Create(ctx, spec)

@@ -1,0 +1,53 @@
+package e2e
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/slipway-dev/slipway/testing/cluster"
+	"github.com/slipway-dev/slipway/testing/need"
+)
+
+// TestContainersOutliveSlipway ends slipway as Ctrl-C and as a crash do: the shop goes on, and the next up finds every
+// container as it was.
+func TestContainersOutliveSlipway(t *testing.T) {
+	need.Runtime(t)
+	args := []string{copyShop(t), "--images", filepath.Join(need.ModuleRoot(), "build", "images", "shop.tar")}
+	s := cluster.Up(t, args...)
+	s.WaitOutput("everything is current", 1)
+	const page = "http://192.0.2.2:30080/" // the packet filter answers, not the process
+	before := containers(s)
+
+	for name, end := range map[string]func(){"Ctrl-C": s.Interrupt, "a crash": s.Kill} {
+		t.Run(name, func(t *testing.T) {
+			end()
+			s.Eventually("the front end without slipway", func() error {
+				_, err := get(page + "readyz")
+				return err
+			})
+			s.Start(args...)
+			s.WaitOutput("following ", 1)
+			s.Eventually("the shop with all its parts", shows(page, "The Harbour Shop", "sold 0"))
+			s.Eventually("every container as it was", func() error {
+				if diff := cmp.Diff(before, containers(s)); diff != "" {
+					return errorString(diff)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+type errorString string
+
+func (e errorString) Error() string { return string(e) }
+
+// containers returns id, restart count and address of every Pod of the shop.
+func containers(s *cluster.Slipway) []string {
+	out := s.Kubectl("-n", "shop", "get", "pods", "-o",
+		`jsonpath={range .items[*]}{.metadata.name} {.status.podIP} {.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}{"\n"}{end}`)
+	return strings.Split(strings.TrimSpace(out), "\n")
+}
