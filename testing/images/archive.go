@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -96,6 +97,7 @@ func tarEntry(w *tar.Writer, dir, file string, entry fs.DirEntry) error {
 		header.Name += "/"
 	}
 	header.Uname, header.Gname, header.Format = "", "", tar.FormatPAX
+	header.ModTime, header.AccessTime, header.ChangeTime = time.Unix(0, 0), time.Time{}, time.Time{}
 	if err := w.WriteHeader(header); err != nil {
 		return err
 	}
