@@ -16,5 +16,7 @@ CGO_ENABLED=0 go build -trimpath \
 	-o "$out/containerd" ./cmd/containerd
 CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -tags no_grpc \
 	-o "$out/containerd-shim-slipway-v1" ./cmd/containerd-shim-slipway-v1
-CGO_ENABLED=1 go build -trimpath -ldflags '-s -w -extldflags "-static"' -tags 'seccomp netgo osusergo' \
+# runc starts four times for each container: what it does not link (checkpoints, a writer of manual pages) need not start.
+CGO_ENABLED=1 go build -trimpath -ldflags '-s -w -extldflags "-static"' \
+	-tags 'seccomp netgo osusergo runc_nocriu urfave_cli_no_docs' \
 	-o "$out/runc" github.com/opencontainers/runc
