@@ -76,6 +76,7 @@ func measureSave(h *host, s settings, r *report) error {
 			return err
 		}
 		fresh, current = append(fresh, last.Sub(saved)), append(current, settled.Sub(saved))
+		r.stages("app, saved", saved, w.stages(name, "a"))
 		changed := time.Now()
 		if err := files.save(name+".yaml", app(name, "b")); err != nil {
 			return err

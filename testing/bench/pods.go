@@ -34,7 +34,7 @@ func measurePod(h *host, s settings, r *report) error {
 	var fromCreation, fromSave []time.Duration
 	for i := range s.rounds {
 		name := fmt.Sprintf("one-%d", i)
-		created, saved, err := lifeOf(h, w, files, name, fmt.Sprintf(podManifest, name), 1)
+		created, saved, err := lifeOf(h, r, w, files, name, fmt.Sprintf(podManifest, name), 1)
 		if err != nil {
 			return err
 		}
@@ -57,7 +57,7 @@ func measureBurst(h *host, s settings, r *report) error {
 	var fromCreation, fromSave []time.Duration
 	for i := range rounds {
 		name := fmt.Sprintf("many-%d", i)
-		created, saved, err := lifeOf(h, w, files, name, fmt.Sprintf(burstManifest, name, pods), pods)
+		created, saved, err := lifeOf(h, r, w, files, name, fmt.Sprintf(burstManifest, name, pods), pods)
 		if err != nil {
 			return err
 		}
@@ -70,7 +70,7 @@ func measureBurst(h *host, s settings, r *report) error {
 
 // lifeOf saves a manifest, waits until its n Pods run, removes it and waits until they are gone. It returns how long
 // running took from the first Pod's creation and from the save.
-func lifeOf(h *host, w *watcher, files tree, name, manifest string, n int) (fromCreation, fromSave time.Duration, err error) {
+func lifeOf(h *host, r *report, w *watcher, files tree, name, manifest string, n int) (fromCreation, fromSave time.Duration, err error) {
 	saved := time.Now()
 	if err := files.save(name+".yaml", manifest); err != nil {
 		return 0, 0, err
@@ -79,6 +79,7 @@ func lifeOf(h *host, w *watcher, files tree, name, manifest string, n int) (from
 	if err != nil {
 		return 0, 0, err
 	}
+	r.stages(fmt.Sprintf("%d Pods, saved", n), saved, w.stages(name, ""))
 	if err := files.remove(name + ".yaml"); err != nil {
 		return 0, 0, err
 	}

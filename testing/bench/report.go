@@ -72,6 +72,14 @@ func (r *report) seconds(what string, samples []time.Duration, p50, p99 float64)
 		figure{What: what + ", p99", Target: p99, Got: percentile(values, 99), Unit: "s", Note: note})
 }
 
+// stages adds the way from a beginning to each stage, which is shown in the raw results only.
+func (r *report) stages(what string, began time.Time, stages []stage) {
+	for _, s := range stages {
+		name := what + " until " + s.name
+		r.Samples[name] = append(r.Samples[name], s.at.Sub(began).Seconds())
+	}
+}
+
 // add adds a single figure.
 func (r *report) add(f figure) {
 	r.Figures = append(r.Figures, f)

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -207,6 +208,36 @@ func (w *watcher) upToDate(ctx context.Context, name, version string) (at time.T
 		return !at.IsZero()
 	})
 	return at, err
+}
+
+// stage is a point on the way of some Pods, and when the watch saw it.
+type stage struct {
+	name string
+	at   time.Time
+}
+
+// stages returns when the first and the last Pod of an app was created, bound, Running and Ready.
+func (w *watcher) stages(app, version string) []stage {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	points := []struct {
+		name string
+		at   func(*life) time.Time
+	}{{"created", func(p *life) time.Time { return p.created }}, {"bound", func(p *life) time.Time { return p.bound }}, {"Running", running}, {"Ready", ready}}
+	var found []stage
+	for _, point := range points {
+		var times []time.Time
+		for _, p := range w.of(app, version) {
+			if at := point.at(p); !at.IsZero() {
+				times = append(times, at)
+			}
+		}
+		if len(times) > 0 {
+			slices.SortFunc(times, time.Time.Compare)
+			found = append(found, stage{"first " + point.name, times[0]}, stage{"last " + point.name, times[len(times)-1]})
+		}
+	}
+	return found
 }
 
 func running(p *life) time.Time { return p.running }
