@@ -26,6 +26,7 @@ const image = "test.local/testpod:1"
 type settings struct {
 	only    string
 	rounds  int
+	dir     string
 	archive string
 }
 
@@ -33,6 +34,7 @@ func main() {
 	var s settings
 	flag.StringVar(&s.only, "only", "", "measure only what has this in its name: "+strings.Join(names(), ", "))
 	flag.IntVar(&s.rounds, "rounds", 20, "how often each figure is taken (50 Pods at once: a quarter of it)")
+	flag.StringVar(&s.dir, "dir", filepath.Join(need.ModuleRoot(), "build"), "where data are kept while measuring; not a file system in memory, where figures are to count")
 	flag.Parse()
 	if os.Geteuid() != 0 {
 		fmt.Fprintln(os.Stderr, "bench: running containers needs root")
@@ -49,8 +51,7 @@ func main() {
 func measure(s settings) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	build := filepath.Join(need.ModuleRoot(), "build")
-	dir, err := scratch(build)
+	dir, err := scratch(s.dir)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return 1
@@ -75,7 +76,7 @@ func measure(s settings) int {
 	}
 	fmt.Println()
 	report.print(os.Stdout)
-	path := filepath.Join(build, "bench.json")
+	path := filepath.Join(s.dir, "bench.json")
 	if err := report.write(path); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		return 1
@@ -87,12 +88,12 @@ func measure(s settings) int {
 	return 0
 }
 
-// scratch makes a folder for the run below build, which lies on disk.
-func scratch(build string) (string, error) {
-	if err := os.MkdirAll(build, 0o755); err != nil {
+// scratch makes a folder for the run below base.
+func scratch(base string) (string, error) {
+	if err := os.MkdirAll(base, 0o755); err != nil {
 		return "", fmt.Errorf("make folder for data: %w", err)
 	}
-	dir, err := os.MkdirTemp(build, "bench-*")
+	dir, err := os.MkdirTemp(base, "bench-*")
 	if err != nil {
 		return "", fmt.Errorf("make folder for data: %w", err)
 	}
