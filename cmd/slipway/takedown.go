@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/slipway-dev/slipway/nodeagent/cgroup"
 	"github.com/slipway-dev/slipway/nodeagent/logs"
@@ -39,9 +40,11 @@ func (m *machine) takeDown(ctx context.Context) (err error) {
 	if err := m.removePodFiles(ctx); err != nil {
 		return err
 	}
+	patient, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
 	err = errors.Join(n.dns.Close(), n.proxy.Close(), n.network.Close(ctx))
 	n.dns, n.proxy = nil, nil
-	err = errors.Join(err, n.runtime.Stop(ctx), cgroup.At(cgroup.Mount, m.data.cgroup()).Remove(""), os.RemoveAll(m.data.run()))
+	err = errors.Join(err, n.runtime.Stop(ctx), cgroup.At(cgroup.Mount, m.data.cgroup()).Remove(patient, ""), os.RemoveAll(m.data.run()))
 	if err != nil {
 		return err
 	}

@@ -319,21 +319,21 @@ func (w *worker) writeStatus(ctx context.Context, pod *corev1.Pod, status corev1
 	}
 }
 
+// cgroupLimit bounds the wait for a Pod's last process to be gone from its cgroup. What stays is found again with the
+// orphans.
+const cgroupLimit = time.Second
+
 // removeRest removes the log files and cgroups of a Pod that is gone.
-func (w *worker) removeRest(ctx context.Context) {
+func (w *worker) removeRest() {
 	folders, err := filepath.Glob(filepath.Join(w.a.cfg.LogDir, "*_"+string(w.uid)))
 	for _, dir := range folders {
 		err = errors.Join(err, os.RemoveAll(dir))
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), cgroupLimit)
+	defer cancel()
 	groups := cgroup.At(cgroup.Mount, w.a.cfg.Cgroup)
 	for _, class := range []string{"guaranteed", "burstable", "besteffort"} {
-		path := class + "/pod" + string(w.uid)
-		busy := groups.Remove(path)
-		for pause := firstPause; busy != nil && pause < time.Second && ctx.Err() == nil; pause *= 2 {
-			rest(ctx, pause) // the kernel may still be taking the last process away
-			busy = groups.Remove(path)
-		}
-		err = errors.Join(err, busy)
+		err = errors.Join(err, groups.Remove(ctx, class+"/pod"+string(w.uid)))
 	}
 	if err != nil {
 		w.a.log.Warn("remove what is left of a pod that is gone", "namespace", w.pod.Namespace, "pod", w.pod.Name, "err", err)

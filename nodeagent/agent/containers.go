@@ -79,6 +79,9 @@ func (a *Agent) refresh(ctx context.Context) error {
 			w.wake()
 		}
 	}
+	if a.podsKnown {
+		a.adopt(podsOf(byPod)) // a container whose creation was cut off may show up after its Pod is gone
+	}
 	return nil
 }
 
@@ -153,9 +156,13 @@ func (a *Agent) adoptOrphans(ctx context.Context) {
 	for _, uid := range groups {
 		left[types.UID(uid)] = nil
 	}
-	for uid, list := range a.containers {
-		left[uid] = podOf(list[0])
-	}
+	maps.Copy(left, podsOf(a.containers))
+	a.adopt(left)
+}
+
+// adopt starts a worker for each Pod of which only something on the node is left; nil: only its uid is known. The
+// agent is locked.
+func (a *Agent) adopt(left map[types.UID]*corev1.Pod) {
 	for _, uid := range slices.Sorted(maps.Keys(left)) {
 		if a.workers[uid] != nil {
 			continue
@@ -167,6 +174,15 @@ func (a *Agent) adoptOrphans(ctx context.Context) {
 		a.log.Info("removing what is left of a Pod that is gone", "namespace", pod.Namespace, "pod", pod.Name, "uid", uid)
 		a.startWorker(pod).tell(pod, true)
 	}
+}
+
+// podsOf returns what containers' labels say of their Pods.
+func podsOf(containers map[types.UID][]engine.Status) map[types.UID]*corev1.Pod {
+	pods := map[types.UID]*corev1.Pod{}
+	for uid, list := range containers {
+		pods[uid] = podOf(list[0])
+	}
+	return pods
 }
 
 // podOf returns what a container's labels say of its Pod.

@@ -104,7 +104,7 @@ func (w *worker) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		wait, done := w.turn(ctx)
 		if done {
-			w.removeRest(ctx)
+			w.removeRest()
 			w.a.finished(w.uid)
 			return
 		}

@@ -4,6 +4,7 @@
 package cgroup
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Mount is where the host has its control groups.
@@ -64,56 +68,28 @@ func (t Tree) List(prefix string) ([]string, error) {
 	return slices.Compact(names), nil
 }
 
-// RemoveAny removes the group of this name one level below the tree's children: that of a Pod, whatever its quality
-// class.
-func (t Tree) RemoveAny(name string) error {
-	hierarchies, err := t.hierarchies()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, h := range hierarchies {
-		found, err := filepath.Glob(filepath.Join(h, t.path, "*", name))
-		if err != nil {
-			return fmt.Errorf("find control group: %w", err)
-		}
-		for _, dir := range found {
-			errs = append(errs, remove(dir))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// Prune removes the tree's own groups where nothing is in them any more.
-func (t Tree) Prune() error {
-	hierarchies, err := t.hierarchies()
-	if err != nil {
-		return err
-	}
-	for _, h := range hierarchies {
-		classes, err := filepath.Glob(filepath.Join(h, t.path, "*"))
-		if err != nil {
-			return fmt.Errorf("list control groups: %w", err)
-		}
-		for _, dir := range append(classes, filepath.Join(h, t.path)) {
-			_ = os.Remove(dir) // a file, or in use: stays
-		}
-	}
-	return nil
-}
-
 // Remove removes the groups of a path below the tree's ("burstable/pod1", "" for the tree itself) with all below
-// them. Groups that are not there are no error; one with processes in it is.
-func (t Tree) Remove(path string) error {
+// them. Groups that are not there are no error. One that is in use is tried again until ctx ends: a process that has
+// ended counts until it is waited for, and its parent may be anybody.
+func (t Tree) Remove(ctx context.Context, path string) error {
 	hierarchies, err := t.hierarchies()
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, h := range hierarchies {
-		errs = append(errs, remove(filepath.Join(h, t.path, path)))
+	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {
+		var errs []error
+		for _, h := range hierarchies {
+			errs = append(errs, remove(filepath.Join(h, t.path, path)))
+		}
+		err := errors.Join(errs...)
+		if !errors.Is(err, unix.EBUSY) || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
 	}
-	return errors.Join(errs...)
 }
 
 // remove removes a group after those below it: the files in it cannot and need not be removed.
@@ -132,8 +108,8 @@ func remove(dir string) error {
 			}
 		}
 	}
-	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove control group: %w", err)
+	if err := unix.Rmdir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove control group: %w", &fs.PathError{Op: "rmdir", Path: dir, Err: err})
 	}
 	return nil
 }

@@ -39,20 +39,14 @@ func left(t *testing.T, mount string) []string {
 func TestRemoveInEveryHierarchy(t *testing.T) {
 	mount := host(t, "memory/slipway/burstable/pod1/c1", "memory/slipway/burstable/pod2", "pids/slipway/burstable/pod1", "cpu/other")
 	tree := At(mount, "/slipway")
-	if err := tree.Remove("burstable/pod1"); err != nil {
+	if err := tree.Remove(t.Context(), "burstable/pod1"); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{"cpu", "cpu/other", "memory", "memory/slipway", "memory/slipway/burstable", "memory/slipway/burstable/pod2", "pids", "pids/slipway", "pids/slipway/burstable"}
 	if diff := cmp.Diff(want, left(t, mount)); diff != "" {
 		t.Errorf("what is left (-want +got):\n%s", diff)
 	}
-	if err := tree.Prune(); err != nil {
-		t.Fatal(err)
-	}
-	if err := tree.RemoveAny("pod2"); err != nil {
-		t.Fatal(err)
-	}
-	if err := tree.Prune(); err != nil {
+	if err := tree.Remove(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"cpu", "cpu/other", "memory", "pids"}, left(t, mount)); diff != "" {
@@ -65,7 +59,7 @@ func TestRemoveInTheUnifiedHierarchy(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(mount, "cgroup.controllers"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := At(mount, "/slipway").Remove(""); err != nil {
+	if err := At(mount, "/slipway").Remove(t.Context(), ""); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"system.slice", "system.slice/slipway"}, left(t, mount)); diff != "" {

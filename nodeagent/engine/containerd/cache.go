@@ -85,11 +85,27 @@ func (c *cache) leave(id string) {
 	c.left[id] = struct{}{}
 }
 
-// leftovers returns the containers to be removed.
+// leftovers returns the containers to be removed. One that is being made again is not among them: who makes it
+// removes it first.
 func (c *cache) leftovers() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.Sorted(maps.Keys(c.left))
+	var ids []string
+	for id := range c.left {
+		if c.busy[id] == 0 {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// isLeft says whether a container is still to be removed.
+func (c *cache) isLeft(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, left := c.left[id]
+	return left
 }
 
 func (c *cache) get(id string) (entry, bool) {

@@ -70,6 +70,9 @@ func (e *Engine) Create(ctx context.Context, c engine.Container) error {
 	}
 	e.cache.begin(c.ID)
 	defer e.cache.end(c.ID)
+	if err := e.removeLeft(ctx, c.ID); err != nil {
+		return fmt.Errorf("%s: %w", verb, err)
+	}
 	created, err := e.create(ctx, c, spec, info)
 	if err != nil && created {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupLimit)
@@ -79,6 +82,29 @@ func (e *Engine) Create(ctx context.Context, c engine.Container) error {
 		}
 	}
 	return err
+}
+
+// removeLeft removes what an earlier try to make a container left, before it is made again. It waits for a look that
+// does the same.
+func (e *Engine) removeLeft(ctx context.Context, id string) error {
+	e.undoing.Lock()
+	defer e.undoing.Unlock()
+	if !e.cache.isLeft(id) {
+		return nil
+	}
+	return e.remove(ctx, id)
+}
+
+// removeLeftovers removes what tries to make containers left and nobody makes again.
+func (e *Engine) removeLeftovers(ctx context.Context) error {
+	e.undoing.Lock()
+	defer e.undoing.Unlock()
+	for _, id := range e.cache.leftovers() {
+		if err := e.remove(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // create returns whether there is something to undo when it fails: a container of the same id that was there before

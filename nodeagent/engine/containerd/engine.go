@@ -66,6 +66,7 @@ type Engine struct {
 
 	cache   cache
 	slots   chan struct{} // bounds concurrent creation
+	undoing sync.Mutex    // held while what failed creations left is removed
 	watcher watchers
 
 	stop  context.CancelFunc

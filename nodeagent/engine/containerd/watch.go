@@ -134,10 +134,8 @@ func (e *Engine) finish(id string, code int, at time.Time) {
 
 // look reads the state of every container from containerd and returns the ids of those that differ from the cache.
 func (e *Engine) look(ctx context.Context) ([]string, error) {
-	for _, id := range e.cache.leftovers() {
-		if err := e.remove(ctx, id); err != nil {
-			return nil, err
-		}
+	if err := e.removeLeftovers(ctx); err != nil {
+		return nil, err
 	}
 	since := e.cache.now()
 	records, err := e.client.ContainerService().List(ctx)
