@@ -209,7 +209,7 @@ func Of(o Observed) Plan {
 	deletions, owned := prune(o)
 	if len(o.Tree) == 0 && owned > 0 {
 		p.Refusal = fmt.Sprintf("the tree holds no objects, and %d were made from it: nothing is pruned; "+
-			"to remove them, delete their manifests while at least one object stays, or run `slipway down --purge`", owned)
+			"to remove them, delete their manifests while at least one object stays", owned)
 		return p
 	}
 	blocked := map[Ref]Action{}

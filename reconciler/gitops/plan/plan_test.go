@@ -177,7 +177,7 @@ func TestPlan(t *testing.T) {
 1 unchanged
 `},
 		{"an empty tree prunes nothing", given().has(many(3)...), `
-the tree holds no objects, and 3 were made from it: nothing is pruned; to remove them, delete their manifests while at least one object stays, or run ` + "`slipway down --purge`" + `
+the tree holds no objects, and 3 were made from it: nothing is pruned; to remove them, delete their manifests while at least one object stays
 nothing to do
 `},
 		{"an empty tree over an empty store is nothing to do", given(), `
