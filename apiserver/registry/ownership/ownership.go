@@ -20,7 +20,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
-	"k8s.io/client-go/applyconfigurations"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
 
@@ -38,16 +37,16 @@ type By struct {
 
 // Tracker holds what is made once per kind. The schema of the built-in kinds is read when it is first needed.
 type Tracker struct {
-	schema func() managedfields.TypeConverter
+	schema func() (managedfields.TypeConverter, error)
 
 	mu       sync.Mutex
 	managers map[key]*managedfields.FieldManager
 }
 
 // typed returns what turns the kind's objects into values with a schema. Own kinds have none.
-func (t *Tracker) typed(kind *api.Kind) managedfields.TypeConverter {
+func (t *Tracker) typed(kind *api.Kind) (managedfields.TypeConverter, error) {
 	if kind.Group == slipwayv1.SchemeGroupVersion.Group {
-		return managedfields.NewDeducedTypeConverter()
+		return managedfields.NewDeducedTypeConverter(), nil
 	}
 	return t.schema()
 }
@@ -60,7 +59,7 @@ type key struct {
 // New returns a Tracker for the kinds of the table.
 func New() *Tracker {
 	return &Tracker{
-		schema:   sync.OnceValue(func() managedfields.TypeConverter { return applyconfigurations.NewTypeConverter(api.Scheme) }),
+		schema:   sync.OnceValues(builtIn),
 		managers: map[key]*managedfields.FieldManager{},
 	}
 }
@@ -73,7 +72,11 @@ func (t *Tracker) manager(kind *api.Kind, subresource string) (*managedfields.Fi
 	if m := t.managers[at]; m != nil {
 		return m, nil
 	}
-	m, err := managedfields.NewDefaultFieldManager(t.typed(kind), api.Scheme, api.Scheme, api.Scheme,
+	types, err := t.typed(kind)
+	if err != nil {
+		return nil, err
+	}
+	m, err := managedfields.NewDefaultFieldManager(types, api.Scheme, api.Scheme, api.Scheme,
 		kind.GroupVersionKind, kind.GroupVersion(), subresource, ignored(kind, subresource))
 	if err != nil {
 		return nil, fmt.Errorf("field manager of %s: %w", kind, err)
@@ -199,7 +202,11 @@ func (t *Tracker) allFields(kind *api.Kind, obj api.Object) (*metav1.FieldsV1, e
 	bare.SetLabels(obj.GetLabels())
 	bare.SetAnnotations(obj.GetAnnotations())
 	bare.SetOwnerReferences(obj.GetOwnerReferences())
-	value, err := t.typed(kind).ObjectToTyped(bare, typed.AllowDuplicates)
+	types, err := t.typed(kind)
+	if err != nil {
+		return nil, err
+	}
+	value, err := types.ObjectToTyped(bare, typed.AllowDuplicates)
 	if err != nil {
 		return nil, err
 	}
