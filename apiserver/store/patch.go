@@ -3,6 +3,8 @@ package store
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"sync"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -12,8 +14,15 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/api"
 )
 
-// jsonPatchLimit is how many operations a JSON patch may have, as upstream.
-const jsonPatchLimit = 10000
+// Bounds on a JSON patch, as upstream: how many operations it may have, and how many bytes it may copy inside the
+// object. Without the second, each operation that copies an object into itself doubles it.
+const (
+	jsonPatchLimit     = 10000
+	jsonPatchCopyLimit = 3 << 20
+)
+
+// boundCopies tells the library, which has one limit for the whole process, and none of its own.
+var boundCopies = sync.OnceFunc(func() { jsonpatch.AccumulatedCopySizeLimit = jsonPatchCopyLimit })
 
 // Patched returns what a JSON, merge or strategic merge patch makes of current, as a new object. Server-side apply
 // needs field ownership and is not done here.
@@ -50,8 +59,11 @@ func patchBytes(kind *api.Kind, before []byte, patch Patch) (after []byte, err e
 		if len(operations) > jsonPatchLimit {
 			return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("a JSON patch may have %d operations, not %d", jsonPatchLimit, len(operations)))
 		}
+		boundCopies()
 		if after, err = operations.Apply(before); err != nil {
-			return nil, apierrors.NewGenericServerResponse(422, "", kind.GroupResource(), "", err.Error(), 0, false)
+			refusal := apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", kind.GroupResource(), "", "", 0, false)
+			refusal.ErrStatus.Message = "JSON patch: " + err.Error()
+			return nil, refusal
 		}
 	case types.MergePatchType:
 		after, err = jsonpatch.MergePatch(before, patch.Data)
