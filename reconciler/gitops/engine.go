@@ -232,13 +232,14 @@ func (e *Engine) annotate(ctx context.Context, value string) error {
 	return nil
 }
 
-// confirmed says whether a person confirmed the deletions of revision.
-func (e *Engine) confirmed(ctx context.Context, revision string) (bool, error) {
+// confirmed says whether a person confirmed the deletions of revision, and how many objects there were when deletions
+// began to wait.
+func (e *Engine) confirmed(ctx context.Context, revision string) (confirmed bool, asked int, err error) {
 	src, err := store.Get[*slipwayv1.Source](ctx, e.client, "", e.config.Name)
 	if err != nil {
-		return false, fmt.Errorf("get source %s: %w", e.config.Name, err)
+		return false, 0, fmt.Errorf("get source %s: %w", e.config.Name, err)
 	}
-	return isNamed(revision, src.Annotations[AnnotationConfirm]), nil
+	return isNamed(revision, src.Annotations[AnnotationConfirm]), src.Status.AwaitingOf, nil
 }
 
 // claim makes the Source object, or checks that the one that is there means the same source.

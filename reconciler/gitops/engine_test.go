@@ -151,6 +151,36 @@ func TestMassDeletionWaits(t *testing.T) {
 	}
 }
 
+// A tree that moves to other names makes as much as it deletes: what it made does not outnumber the question, however
+// often the tree is looked at again, and whichever commit comes next.
+func TestMassDeletionWaitsWhateverIsMade(t *testing.T) {
+	r := newRig(t, memory.New())
+	r.start(Config{})
+	r.settle(manyFiles(12))
+	moved := files{"ns.yaml": namespaceFile("shop")}
+	for i := range 12 {
+		moved[fmt.Sprintf("d%02d.yaml", i)] = configFile(fmt.Sprintf("d%02d", i), "1")
+	}
+	rev := r.push(moved)
+	r.awaitStep(StepAwaiting, rev)
+	moved["d00.yaml"] = configFile("d00", "2")
+	newer := r.push(moved)
+	if p := r.awaitStep(StepAwaiting, newer); p.Text != "deleting 12 of 13 objects waits for confirmation" {
+		t.Errorf("question %q", p.Text)
+	}
+	if !has[*corev1.ConfigMap](r, "shop", "c11") {
+		t.Error("c11 was deleted without confirmation")
+	}
+	back := manyFiles(12)
+	for name, text := range moved {
+		back[name] = text
+	}
+	r.settle(back)
+	if src := r.source(); src.Status.Awaiting != "" || src.Status.AwaitingOf != 0 {
+		t.Errorf("the question is still there: %+v", src.Status)
+	}
+}
+
 func TestDifferentSourceIsRefused(t *testing.T) {
 	r := newRig(t, memory.New())
 	stop := r.start(Config{Spec: slipwayv1.SourceSpec{URL: "https://example.com/a.git"}})

@@ -129,7 +129,7 @@ func (e *Engine) begin(ctx context.Context, c *commit) error {
 
 // applyAll plans the whole tree and carries the plan out.
 func (e *Engine) applyAll(ctx context.Context, c *commit) error {
-	confirmed, err := e.confirmed(ctx, c.tree.Revision.ID)
+	confirmed, asked, err := e.confirmed(ctx, c.tree.Revision.ID)
 	if err != nil {
 		return err
 	}
@@ -137,6 +137,7 @@ func (e *Engine) applyAll(ctx context.Context, c *commit) error {
 	if err != nil {
 		return err
 	}
+	o.Asked = asked
 	p := plan.Of(o)
 	if text := p.String(); text != c.shown {
 		c.shown = text
@@ -145,6 +146,11 @@ func (e *Engine) applyAll(ctx context.Context, c *commit) error {
 	if c.refusal = p.Refusal; c.refusal != "" {
 		c.full = false
 		return nil
+	}
+	if p.Question != "" { // before anything is made: the next look counts with it
+		if err := e.setSource(ctx, func(s *slipwayv1.SourceStatus) { s.AwaitingOf = p.Asked }); err != nil {
+			return err
+		}
 	}
 	c.describe(p)
 	if !final(c.status.Phase) && p.Counts() != (plan.Counts{Unchanged: p.Counts().Unchanged}) {

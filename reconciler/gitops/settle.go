@@ -161,8 +161,11 @@ func (e *Engine) report(ctx context.Context, c *commit) error {
 // source sets what the state of c means for its Source.
 func (c *commit) source(s *slipwayv1.SourceStatus) {
 	s.Awaiting = ""
-	if c.question != "" {
+	switch {
+	case c.question != "":
 		s.Awaiting = c.tree.Revision.ID
+	case c.planned:
+		s.AwaitingOf = 0
 	}
 	lines := c.lines()
 	switch {

@@ -43,6 +43,7 @@ type SourceStatus struct {
 	Seen       string             `json:"seen,omitempty"`       // newest revision read
 	Applied    string             `json:"applied,omitempty"`    // newest revision applied as a whole
 	Awaiting   string             `json:"awaiting,omitempty"`   // revision whose deletions wait for confirmation
+	AwaitingOf int                `json:"awaitingOf,omitempty"` // objects there were when deletions began to wait
 	Conditions []metav1.Condition `json:"conditions,omitempty"` // Fetched, Valid, Applied, Healthy
 }
 

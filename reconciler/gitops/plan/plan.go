@@ -5,6 +5,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -31,6 +32,7 @@ type Observed struct {
 	Blocked    map[Ref]string       // what of the tree, beside Wants, is not applied, and why
 	Prune      bool                 // Wants is the whole tree: what it lacks may go
 	Confirmed  bool                 // deletions were confirmed for this revision
+	Asked      int                  // objects made from Source when deletions began to wait; zero: none wait
 }
 
 // Preview is the answer to an apply that was only tried.
@@ -156,6 +158,7 @@ type Plan struct {
 	Actions  []Action // writes in the order of their application, deletions, then what is not done
 	Refusal  string   // not empty: none of it is done, and why
 	Question string   // not empty: deletions wait for confirmation, and why
+	Asked    int      // with a Question: Observed.Asked from now on
 }
 
 // Counts counts the plan's actions.
@@ -230,7 +233,9 @@ func Of(o Observed) Plan {
 			refused = append(refused, Action{Op: NotActedOn, Ref: w.Ref, Origin: w.Origin, Reason: field})
 		}
 	}
-	p.Question = hold(deletions, owned, o.Confirmed)
+	if p.Question = o.hold(deletions, owned); p.Question != "" {
+		p.Asked = cmp.Or(o.Asked, owned)
+	}
 	p.Actions = append(append(p.Actions, deletions...), refused...)
 	for _, note := range o.NotActedOn {
 		p.Actions = append(p.Actions, Action{Op: NotActedOn, Reason: note})

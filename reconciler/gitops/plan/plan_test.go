@@ -210,6 +210,24 @@ nothing to do
 deleting 6 of 10 objects waits for confirmation
 6 to delete, 4 unchanged
 `},
+		{"what was made since the question does not answer it", given().wants(namespace("shop")).wants(many(7)...).has(ours(namespace("shop"))).has(many(13)...).with(func(o *Observed) { o.Asked = 10 }), `
+= Namespace shop (shop.yaml:1)
+= ConfigMap shop/c00 (c00.yaml:1)
+= ConfigMap shop/c01 (c01.yaml:1)
+= ConfigMap shop/c02 (c02.yaml:1)
+= ConfigMap shop/c03 (c03.yaml:1)
+= ConfigMap shop/c04 (c04.yaml:1)
+= ConfigMap shop/c05 (c05.yaml:1)
+= ConfigMap shop/c06 (c06.yaml:1)
+- ConfigMap shop/c07: waits for confirmation: part of a mass deletion
+- ConfigMap shop/c08: waits for confirmation: part of a mass deletion
+- ConfigMap shop/c09: waits for confirmation: part of a mass deletion
+- ConfigMap shop/c10: waits for confirmation: part of a mass deletion
+- ConfigMap shop/c11: waits for confirmation: part of a mass deletion
+- ConfigMap shop/c12: waits for confirmation: part of a mass deletion
+deleting 6 of 10 objects waits for confirmation
+6 to delete, 8 unchanged
+`},
 		{"more than half of nine may go", given().wants(namespace("shop")).has(ours(namespace("shop"))).has(many(2)...), `
 = Namespace shop (shop.yaml:1)
 - ConfigMap shop/c00

@@ -128,8 +128,9 @@ func (o *Observed) judgeNamespace(a *Action) {
 	}
 }
 
-// hold marks deletions that have to wait for confirmation and returns the question, if there is one.
-func hold(deletions []Action, owned int, confirmed bool) string {
+// hold marks deletions that have to wait for confirmation and returns the question, if there is one. Once one was
+// asked, what was made since then does not make a mass deletion a small one.
+func (o *Observed) hold(deletions []Action, owned int) string {
 	n, question := 0, ""
 	for _, a := range deletions {
 		if a.Op == Delete {
@@ -139,7 +140,11 @@ func hold(deletions []Action, owned int, confirmed bool) string {
 			question = fmt.Sprintf("deleting %s waits for confirmation: %s", a.Ref, a.Reason)
 		}
 	}
-	if confirmed || owned < massDeletion || 2*n <= owned {
+	of := owned
+	if !mass(n, of) {
+		of = o.Asked
+	}
+	if o.Confirmed || !mass(n, of) {
 		return question
 	}
 	for i := range deletions {
@@ -147,8 +152,11 @@ func hold(deletions []Action, owned int, confirmed bool) string {
 			a.Held, a.Reason = true, "part of a mass deletion"
 		}
 	}
-	return fmt.Sprintf("deleting %d of %d objects waits for confirmation", n, owned)
+	return fmt.Sprintf("deleting %d of %d objects waits for confirmation", n, of)
 }
+
+// mass says whether n of that many objects are too many to go without a word.
+func mass(n, of int) bool { return of >= massDeletion && 2*n > of }
 
 const shownNames = 3
 
