@@ -168,7 +168,5 @@ func writeBody(w http.ResponseWriter, code int, contentType string, value any) {
 		writeError(w, nil, err)
 		return
 	}
-	w.Header().Set("Content-Type", contentType)
-	w.WriteHeader(code)
-	_, _ = w.Write(append(data, '\n')) // a reader that went away is not ours to report
+	send(w, code, contentType, data)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,6 +21,11 @@ func internalError() error { return apierrors.NewInternalError(errText("see the 
 
 func badRequest(format string, args ...any) error {
 	return apierrors.NewBadRequest(fmt.Sprintf(format, args...))
+}
+
+func methodNotAllowed(format string, args ...any) error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: http.StatusMethodNotAllowed,
+		Reason: metav1.StatusReasonMethodNotAllowed, Message: fmt.Sprintf(format, args...)}}
 }
 
 // statusOf returns err as the wire carries it. An error without a status of its own becomes a 500.
@@ -50,9 +56,26 @@ func writeJSON(w http.ResponseWriter, code int, value any) {
 		http.Error(w, "encode answer", http.StatusInternalServerError)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
+	send(w, code, "application/json", data)
+}
+
+// sendPiece is how much of an answer a reader must take within writeTimeout.
+const sendPiece = 64 << 10
+
+// send writes an answer in pieces, each with its own deadline: a reader who stops taking it is cut off and does not
+// keep it in memory.
+func send(w http.ResponseWriter, code int, contentType string, data []byte) {
+	control := http.NewResponseController(w)
+	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(code)
-	_, _ = w.Write(append(data, '\n')) // a reader that went away is not ours to report
+	for data = append(data, '\n'); len(data) > 0; {
+		piece := data[:min(len(data), sendPiece)]
+		_ = control.SetWriteDeadline(time.Now().Add(writeTimeout)) // a writer without deadlines is no connection
+		if _, err := w.Write(piece); err != nil {
+			return // a reader that went away is not ours to report
+		}
+		data = data[len(piece):]
+	}
 }
 
 func (s *server) notFound(w http.ResponseWriter, r *http.Request) {

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/slipway-dev/slipway/apiserver/registry"
 )
 
 // health answers "ok", or one line per check with ?verbose or when one fails. Reasons go to the log, not to
@@ -47,10 +49,14 @@ func (s *server) version(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, s.Version)
 }
 
-// metrics is for named callers only: figures tell about namespaces and sizes.
+// metrics is for those only who may read it: figures tell about namespaces and sizes.
 func (s *server) metrics(w http.ResponseWriter, r *http.Request) {
 	if s.Metrics == nil {
 		s.notFound(w, r)
+		return
+	}
+	if err := s.Registry.Authorize(r.Context(), identityOf(r), registry.Attributes{Verb: "get", Path: r.URL.Path}); err != nil {
+		writeError(w, r, err)
 		return
 	}
 	s.Metrics.ServeHTTP(w, r)

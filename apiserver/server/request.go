@@ -3,6 +3,7 @@ package server
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -68,6 +69,23 @@ func parseTarget(path []string) *target {
 // isNamespaceSubresource tells /namespaces/shop/status from /namespaces/shop/pods.
 func isNamespaceSubresource(gv schema.GroupVersion, path []string) bool {
 	return gv.Group == "" && len(path) == 3 && offers(api.Namespaces, path[2])
+}
+
+// ways are Kubernetes' subresources that enter or change what runs. None is offered; who asks is told so, and not
+// that there is no such object.
+var ways = []string{"exec", "attach", "portforward", "proxy", "eviction", "ephemeralcontainers", "resize", "scale"}
+
+// notOffered returns the resource and the subresource of a path that leads into one of ways.
+func notOffered(path []string) (resource, subresource string) {
+	for i, segment := range path {
+		if i == 0 || !slices.Contains(ways, segment) {
+			continue
+		}
+		if t := parseTarget(path[:i]); t != nil && t.name != "" && t.subresource == "" {
+			return t.kind.Resource, segment
+		}
+	}
+	return "", ""
 }
 
 func offers(kind *api.Kind, subresource string) bool {

@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/http"
 	"strconv"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -28,8 +29,15 @@ func (s *server) resources(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet && s.discovery.serve(w, path) {
 			return
 		}
+		if resource, subresource := notOffered(path); resource != "" {
+			writeError(w, r, methodNotAllowed("%s/%s is not offered here: people read, and change the cluster in Git", resource, subresource))
+			return
+		}
 		s.notFound(w, r)
 		return
+	}
+	if r.Method != http.MethodGet {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout)) // a writer without deadlines is no connection
 	}
 	q, err := parseQuery(r)
 	if err != nil {
@@ -46,6 +54,8 @@ func (s *server) dispatch(w http.ResponseWriter, r *http.Request, t *target, q q
 	switch {
 	case t.subresource == "log":
 		return s.logs(w, r, t)
+	case r.Method == http.MethodGet && t.subresource != "" && t.subresource != "status", r.Method == http.MethodDelete && t.subresource != "":
+		return methodNotAllowed("%s is not supported on %s/%s", r.Method, t.kind.Resource, t.subresource)
 	case r.Method == http.MethodGet && t.name == "" && (q.watch || t.watch):
 		return s.watch(w, r, t, q)
 	case r.Method == http.MethodGet && t.name == "":

@@ -50,7 +50,8 @@ const (
 	maxBody      = 3 << 20 // as Kubernetes
 	maxWatch     = 60 * time.Minute
 	defaultWatch = 30 * time.Minute
-	writeTimeout = 30 * time.Second // for one piece of a stream: a reader slower than this is cut off
+	writeTimeout = 30 * time.Second // for one piece of an answer: a reader slower than this is cut off
+	readTimeout  = time.Minute      // for a body
 )
 
 type server struct {

@@ -67,7 +67,7 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	handler := New(Config{Registry: reg, Tokens: tokens, Logs: fakeLogs{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	handler := New(Config{Registry: reg, Tokens: tokens, Logs: fakeLogs{}, Metrics: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		Version: version.Info{Major: "1", Minor: "37", GitVersion: "v1.37.1+slipway.0"},
 		Checks:  []Check{{Name: "store", Probe: func(context.Context) error { return nil }}}})
 	certificate, err := authority.Serving([]string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1)})
@@ -270,6 +270,12 @@ func TestAuthentication(t *testing.T) {
 	if code, body := f.do(t, nobody, http.MethodGet, "/api/v1/namespaces/shop/pods", "", "Authorization", "Bearer "+token); code != http.StatusForbidden {
 		t.Errorf("a workload without a role: %d, want 403\n%s", code, body)
 	}
+	if code, body := f.do(t, nobody, http.MethodGet, "/metrics", "", "Authorization", "Bearer "+token); code != http.StatusForbidden {
+		t.Errorf("metrics by a workload without a role: %d, want 403\n%s", code, body)
+	}
+	if code, body := f.do(t, f.person(t), http.MethodGet, "/metrics", ""); code != http.StatusOK {
+		t.Errorf("metrics by a person: %d\n%s", code, body)
+	}
 	if code, body := f.do(t, nobody, http.MethodGet, "/apis", "", "Authorization", "Bearer "+token); code != http.StatusOK {
 		t.Errorf("discovery by a workload: %d\n%s", code, body)
 	}
@@ -354,7 +360,12 @@ func TestBadRequestsAreExplained(t *testing.T) {
 		"other body":           {"POST", "/api/v1/namespaces/shop/configmaps", "", "application/cbor", 415, "application/json"},
 		"method":               {"POST", "/api/v1/namespaces/shop/configmaps/settings", "", "", 405, "not supported"},
 		"delete of collection": {"DELETE", "/api/v1/namespaces/shop/configmaps", "", "", 405, "not supported"},
-		"exec":                 {"GET", "/api/v1/namespaces/shop/pods/web/exec?command=sh", "", "", 404, "could not find"},
+		"exec":                 {"GET", "/api/v1/namespaces/shop/pods/web/exec?command=sh", "", "", 405, "pods/exec is not offered"},
+		"proxy":                {"POST", "/api/v1/namespaces/shop/services/web/proxy/a/b", "", "", 405, "services/proxy is not offered"},
+		"scale":                {"PUT", "/apis/apps/v1/namespaces/shop/deployments/web/scale", "", "", 405, "deployments/scale is not offered"},
+		"get of a binding":     {"GET", "/api/v1/namespaces/shop/pods/web/binding", "", "", 405, "pods/binding"},
+		"delete of a status":   {"DELETE", "/api/v1/namespaces/shop/pods/web/status", "", "", 405, "pods/status"},
+		"delete of a token":    {"DELETE", "/api/v1/namespaces/shop/serviceaccounts/default/token", "", "", 405, "serviceaccounts/token"},
 		"dry run":              {"POST", "/api/v1/namespaces/shop/configmaps?dryRun=Some", `{}`, "", 400, "want All"},
 		"tail":                 {"GET", "/api/v1/namespaces/shop/pods/web/log?tailLines=-1", "", "", 400, "tailLines"},
 	} {
