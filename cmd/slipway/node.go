@@ -40,6 +40,9 @@ type node struct {
 
 // openNode starts or finds the container runtime, and prepares the network.
 func openNode(ctx context.Context, m *machine) (_ *node, err error) {
+	if err := network.CheckOwner("", m.data.path); errors.Is(err, network.ErrOwned) { // before anything is started
+		return nil, usage("%w: Pods of one data directory run on a machine at a time; end them with `slipway down --data-dir DIR`, or use --no-agent", err)
+	}
 	n := &node{gateway: network.Gateway(m.nodePods)}
 	defer func() {
 		if err != nil {
@@ -61,7 +64,7 @@ func openNode(ctx context.Context, m *machine) (_ *node, err error) {
 		return nil, err
 	}
 	if n.network, err = network.Open(ctx, network.Config{RunDir: filepath.Join(m.data.run(), "network"), PodCIDR: m.nodePods,
-		ClusterCIDRs: []netip.Prefix{m.pods}, Log: m.log}); err != nil {
+		ClusterCIDRs: []netip.Prefix{m.pods}, Owner: m.data.path, Log: m.log}); err != nil {
 		return nil, fmt.Errorf("open network: %w", err)
 	}
 	if n.proxy, err = proxy.New(proxy.Config{Node: n.name, PodCIDR: m.nodePods, ServiceCIDR: m.services, Log: m.log}); err != nil {

@@ -10,6 +10,8 @@ import (
 var (
 	// ErrOverlap: a range of the cluster is already routed elsewhere by the host.
 	ErrOverlap = errors.New("address range is in use on this host")
+	// ErrOwned: the network of this host is another's.
+	ErrOwned = errors.New("the Pod network of this host belongs to")
 	// ErrNoAddress: every address of the node's range belongs to a Pod.
 	ErrNoAddress = errors.New("no free Pod address")
 )

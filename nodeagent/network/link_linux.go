@@ -122,6 +122,9 @@ func (n *node) openDevice() error {
 	if err != nil {
 		return fmt.Errorf("find %s: %w", n.cfg.Device, err)
 	}
+	if err := n.own(device); err != nil {
+		return err
+	}
 	if err := n.links.AddrReplace(device, &netlink.Addr{IPNet: host(n.gateway)}); err != nil {
 		return fmt.Errorf("give %s the address %s: %w", n.cfg.Device, n.gateway, err)
 	}

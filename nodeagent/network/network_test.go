@@ -2,6 +2,7 @@ package network_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -281,6 +282,30 @@ func TestOpenRefusesRangeInUse(t *testing.T) {
 	_, err := network.Open(t.Context(), network.Config{RunDir: t.TempDir(), PodCIDR: podCIDR})
 	if err == nil || !cmp.Equal(err.Error(), "address range is in use on this host: 10.244.0.0/24 overlaps the route to 10.244.0.0/16 by lan; choose another range") {
 		t.Errorf("Open: %v", err)
+	}
+}
+
+// TestOpenRefusesAnothersNetwork: a second Slipway on a host would take the first one's links for rubbish.
+func TestOpenRefusesAnothersNetwork(t *testing.T) {
+	need.Root(t)
+	dir := t.TempDir()
+	mine := network.Config{RunDir: dir, PodCIDR: podCIDR, Owner: "/data/mine"}
+	n, err := network.Open(t.Context(), mine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed(t, n)
+	box := setup(t, n, network.Pod{ID: "a"})
+	theirs := network.Config{RunDir: t.TempDir(), PodCIDR: podCIDR, Owner: "/data/theirs"}
+	if _, err := network.Open(t.Context(), theirs); !errors.Is(err, network.ErrOwned) || !strings.Contains(err.Error(), "/data/mine") {
+		t.Errorf("open by another: %v, want a refusal that names /data/mine", err)
+	}
+	go serve(networktest.Listen(t, box.NetNS, ":80"))
+	if got := call(t, here, box.IP+":80"); got != "10.244.0.1" {
+		t.Errorf("the first one's Pod after the refusal: %s", got)
+	}
+	if err := network.CheckOwner("", "/data/mine"); err != nil {
+		t.Errorf("its own network: %v", err)
 	}
 }
 

@@ -25,9 +25,10 @@ type Config struct {
 	RunDir       string         // holds pinned namespaces and records; empty after a reboot
 	PodCIDR      netip.Prefix   // this node's range of Pod addresses, IPv4
 	ClusterCIDRs []netip.Prefix // ranges Pods reach with their own address: all nodes' Pods
-	Device       string         // link that holds the gateway address; empty: "slipway0"
+	Device       string         // link that holds the gateway address; empty: slipway0
 	MTU          int            // of Pods' links; 0: the outward link's
 	NodeIP       netip.Addr     // address of Pods on the host's network; zero: the outward one
+	Owner        string         // whose network this is, written on the device; another's is refused. Empty: not asked
 	Log          *slog.Logger   // nil: none
 }
 
@@ -54,7 +55,7 @@ type node struct {
 // removed. Until ctx ends or Close is called, rules that somebody removes are put back.
 func Open(ctx context.Context, cfg Config) (Network, error) {
 	if cfg.Device == "" {
-		cfg.Device = "slipway0"
+		cfg.Device = defaultDevice
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -62,7 +63,7 @@ func Open(ctx context.Context, cfg Config) (Network, error) {
 	if !cfg.PodCIDR.IsValid() || !cfg.PodCIDR.Addr().Is4() || cfg.PodCIDR.Bits() < 16 || cfg.PodCIDR.Bits() > 30 {
 		return nil, fmt.Errorf("Pod range %s is not an IPv4 range between /16 and /30", cfg.PodCIDR)
 	}
-	if err := CheckFree(cfg.PodCIDR, cfg.Device); err != nil {
+	if err := errors.Join(CheckOwner(cfg.Device, cfg.Owner), CheckFree(cfg.PodCIDR, cfg.Device)); err != nil {
 		return nil, err
 	}
 	n := &node{cfg: cfg, gateway: Gateway(cfg.PodCIDR), owners: map[portKey]string{}, ended: make(chan struct{})}
