@@ -50,7 +50,12 @@ func newReport(binary string, rounds int) *report {
 	if unix.Uname(&name) == nil {
 		release = "Linux " + unix.ByteSliceToString(name.Release[:])
 	}
-	r.Machine = fmt.Sprintf("%d cores, %s, %s", runtime.NumCPU(), release, runtime.GOARCH)
+	load := "unknown"
+	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
+		load, _, _ = strings.Cut(string(text), " ")
+	}
+	// Other work on the machine goes into every figure: say how much of it there was.
+	r.Machine = fmt.Sprintf("%d cores, %s, %s, load %s before", runtime.NumCPU(), release, runtime.GOARCH, load)
 	r.Version = "unknown version"
 	if out, err := exec.Command(binary, "version").Output(); err == nil {
 		r.Version, _, _ = strings.Cut(strings.TrimSpace(string(out)), "\n")
