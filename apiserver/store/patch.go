@@ -21,6 +21,9 @@ const (
 	jsonPatchCopyLimit = 3 << 20
 )
 
+// strategicLimit is how many list items a strategic merge patch may have: merging takes the square of their number.
+const strategicLimit = 4000
+
 // boundCopies tells the library, which has one limit for the whole process, and none of its own.
 var boundCopies = sync.OnceFunc(func() { jsonpatch.AccumulatedCopySizeLimit = jsonPatchCopyLimit })
 
@@ -68,6 +71,13 @@ func patchBytes(kind *api.Kind, before []byte, patch Patch) (after []byte, err e
 	case types.MergePatchType:
 		after, err = jsonpatch.MergePatch(before, patch.Data)
 	case types.StrategicMergePatchType:
+		var wanted any
+		if err := json.Unmarshal(patch.Data, &wanted); err != nil {
+			return nil, apierrors.NewBadRequest(err.Error())
+		}
+		if n := items(wanted); n > strategicLimit {
+			return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("a strategic merge patch may have %d list items, not %d", strategicLimit, n))
+		}
 		after, err = strategicpatch.StrategicMergePatch(before, patch.Data, kind.New())
 	default:
 		return nil, apierrors.NewGenericServerResponse(415, "patch", kind.GroupResource(), "", fmt.Sprintf("patch type %q", patch.Type), 0, false)
@@ -76,4 +86,21 @@ func patchBytes(kind *api.Kind, before []byte, patch Patch) (after []byte, err e
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	return after, nil
+}
+
+// items counts the items of all lists in a JSON value.
+func items(value any) int {
+	n := 0
+	switch value := value.(type) {
+	case []any:
+		n = len(value)
+		for _, below := range value {
+			n += items(below)
+		}
+	case map[string]any:
+		for _, below := range value {
+			n += items(below)
+		}
+	}
+	return n
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,5 +32,26 @@ func TestJSONPatchCopiesAreBounded(t *testing.T) {
 	}
 	if err := patch(20); apierrors.ReasonForError(err) == "" || !strings.Contains(err.Error(), "copy") {
 		t.Errorf("copies of copies: got %v, want a refusal", err)
+	}
+}
+
+// TestStrategicPatchesAreBounded: merging lists takes the square of their length, so that 3 MB of items would keep a
+// core busy for a quarter of an hour.
+func TestStrategicPatchesAreBounded(t *testing.T) {
+	current := &appsv1.Deployment{TypeMeta: metav1.TypeMeta{APIVersion: "apps/v1", Kind: "Deployment"}, ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}}
+	patch := func(containers int) error {
+		items := make([]string, containers)
+		for i := range items {
+			items[i] = fmt.Sprintf(`{"name":"c%d"}`, i)
+		}
+		_, err := store.Patched(current, store.Patch{Type: types.StrategicMergePatchType,
+			Data: []byte(`{"spec":{"template":{"spec":{"containers":[` + strings.Join(items, ",") + `]}}}}`)})
+		return err
+	}
+	if err := patch(50); err != nil {
+		t.Errorf("50 containers: %v", err)
+	}
+	if err := patch(4001); !apierrors.IsRequestEntityTooLargeError(err) {
+		t.Errorf("4001 containers: got %v, want 413", err)
 	}
 }
