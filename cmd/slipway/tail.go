@@ -46,14 +46,19 @@ func (m *machine) tail(p gitops.Progress) []string {
 	return nil
 }
 
-// failing names the container that ended badly; empty: none did.
+// failing names the container that ended badly and is not back, or else one that ended badly before; empty: none did.
 func failing(pod *corev1.Pod) string {
+	before := ""
 	for _, c := range append(slices.Clone(pod.Status.InitContainerStatuses), pod.Status.ContainerStatuses...) {
 		for _, ended := range []*corev1.ContainerStateTerminated{c.State.Terminated, c.LastTerminationState.Terminated} {
-			if ended != nil && ended.ExitCode != 0 {
+			switch {
+			case ended == nil || ended.ExitCode == 0:
+			case c.State.Running == nil:
 				return c.Name
+			case before == "":
+				before = c.Name
 			}
 		}
 	}
-	return ""
+	return before
 }
