@@ -163,10 +163,14 @@ func (w *Want) withoutValues(err error) string {
 }
 
 func (w *Want) cause(c metav1.StatusCause) string {
+	message, _, _ := strings.Cut(c.Message, "\n") // a Pod's validation adds a dump of its fields, many lines long
 	if c.Field == "" {
-		return c.Message
+		return message
 	}
-	text := c.Field + ": " + c.Message
+	text := c.Field + ": " + message
+	if w.Row() == api.Pods && strings.Contains(message, "pod updates may not change fields") {
+		text += ": rename the Pod, or remove it and bring it back with a later commit; a Deployment does that by itself"
+	}
 	if w.written == nil {
 		return text
 	}
