@@ -112,16 +112,17 @@ func status(cmd *cobra.Command, dataDir string) error {
 		return err
 	}
 	var sources slipwayv1.SourceList
+	var rollouts slipwayv1.RolloutList
 	var deployments appsv1.DeploymentList
 	var pods corev1.PodList
-	for kind, into := range map[*api.Kind]any{api.Sources: &sources, api.Deployments: &deployments, api.Pods: &pods} {
+	for kind, into := range map[*api.Kind]any{api.Sources: &sources, api.Rollouts: &rollouts, api.Deployments: &deployments, api.Pods: &pods} {
 		if err := client.list(cmd.Context(), kind, into); err != nil {
 			return err
 		}
 	}
 	out := cmd.OutOrStdout()
 	for _, s := range sources.Items {
-		fmt.Fprintf(out, "source   %s at %s\n", described(s.Spec), gitsource.Revision{ID: s.Status.Applied}.Short())
+		fmt.Fprintf(out, "source   %s at %s\n", described(s.Spec), recorded(rollouts.Items, s.Status.Applied).Short())
 		for _, c := range s.Status.Conditions {
 			if c.Status != metav1.ConditionTrue {
 				fmt.Fprintf(out, "         not %s: %s\n", strings.ToLower(c.Type), c.Message)
@@ -170,7 +171,7 @@ func history(cmd *cobra.Command, dataDir string) error {
 	table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 4, 2, ' ', 0)
 	fmt.Fprintln(table, "REVISION\tPHASE\t+\t~\t-\tAGE\tSUBJECT\tMESSAGE")
 	for _, r := range rollouts.Items {
-		revision := gitsource.Revision{ID: r.Spec.Revision, Head: r.Spec.Head, Dirty: r.Spec.Dirty}
+		revision := revisionOf(&r)
 		fmt.Fprintf(table, "%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", revision.Short(), r.Status.Phase, r.Status.Created, r.Status.Updated, r.Status.Deleted,
 			duration.HumanDuration(time.Since(r.Status.StartedAt.Time)), r.Spec.Subject, r.Status.Message)
 	}
@@ -190,6 +191,21 @@ the key of the data directory, which only root can read.`,
 	}
 	cmd.Flags().StringVar(&dataDir, "data-dir", defaultDataDir, "data directory of slipway up")
 	return cmd
+}
+
+// revisionOf is the revision a Rollout records.
+func revisionOf(r *slipwayv1.Rollout) gitsource.Revision {
+	return gitsource.Revision{ID: r.Spec.Revision, Head: r.Spec.Head, Dirty: r.Spec.Dirty}
+}
+
+// recorded returns the revision of that id with the commit it was read at, which is the name people know it by.
+func recorded(rollouts []slipwayv1.Rollout, id string) gitsource.Revision {
+	for i := range rollouts {
+		if r := &rollouts[len(rollouts)-1-i]; r.Spec.Revision == id { // newest first
+			return revisionOf(r)
+		}
+	}
+	return gitsource.Revision{ID: id}
 }
 
 func confirm(cmd *cobra.Command, dataDir, revision string) error {
