@@ -139,6 +139,9 @@ func up(ctx context.Context, o options, out io.Writer) error {
 		return err
 	}
 	defer data.close()
+	if err := data.checkSpace(leastSpace); err != nil {
+		return err
+	}
 	log, closeLog, err := openLog(data.log(), o.verbose)
 	if err != nil {
 		return failed(err)
@@ -149,6 +152,9 @@ func up(ctx context.Context, o options, out io.Writer) error {
 		return err
 	}
 	m := &machine{options: o, addresses: a, source: source, data: data, log: log, account: account.New(out)}
+	if o.dataDir != defaultDataDir {
+		m.account.Flags = "--data-dir " + data.path
+	}
 	m.account.Title("slipway " + version)
 	stopProfile, err := profile()
 	if err != nil {

@@ -25,6 +25,8 @@ import (
 type Account struct {
 	// Tail returns the last lines a workload's failing container wrote; nil: not wanted.
 	Tail func(gitops.Progress) []string
+	// Flags follow the commands that are shown: "--data-dir DIR", where it is not the usual one.
+	Flags string
 
 	now      func() time.Time
 	received time.Time // when the commit shown came; Progress is told by one goroutine at a time
@@ -147,7 +149,7 @@ func (a *Account) Progress(p gitops.Progress) {
 		a.say(amber, "  put back: "+p.Text)
 	case gitops.StepAwaiting:
 		a.say(amber, "  waiting: "+p.Text)
-		a.say(amber, "  to let it happen: slipway confirm "+p.Revision.ID)
+		a.say(amber, strings.TrimRight("  to let it happen: slipway confirm "+p.Revision.ID+" "+a.Flags, " "))
 	case gitops.StepWorkload:
 		a.workload(p)
 	case gitops.StepSettled:

@@ -47,6 +47,7 @@ func TestPlainAccount(t *testing.T) {
 	looked := 0
 	a.now = func() time.Time { looked++; return epoch.Add(time.Duration(looked) * 1234 * time.Millisecond) }
 	a.Tail = func(gitops.Progress) []string { return []string{"cannot open port"} }
+	a.Flags = "--data-dir /srv/a"
 	story(a)
 	want := `
 3f2c1ab  Greet people
@@ -62,7 +63,7 @@ func TestPlainAccount(t *testing.T) {
   web.yaml:7: Deployment/shop/web: spec.replicas: must be a number
   refused: 1 problem, nothing was changed
   waiting: 8 of 12 objects would go
-  to let it happen: slipway confirm 3f2c1ab0000000000000000000000000000000ff
+  to let it happen: slipway confirm 3f2c1ab0000000000000000000000000000000ff --data-dir /srv/a
 `
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("account (-want +got):\n%s", diff)
