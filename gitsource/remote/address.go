@@ -65,6 +65,9 @@ func parseAny(text string) (address, error) {
 		if m == nil {
 			return address{}, errors.New("repository URL is not understood (want https://host/path, ssh://host/path, user@host:path or an absolute path)")
 		}
+		if strings.Contains(m[3], "@") { // not a path of anybody's: a password would be shown as one
+			return address{}, errors.New("repository URL is not understood: a user and password want the scheme written out (https://user:password@host/path)")
+		}
 		return address{scheme: "ssh", user: m[1], host: m[2], path: m[3]}, nil
 	}
 	u, err := url.Parse(text)

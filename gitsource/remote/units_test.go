@@ -24,6 +24,8 @@ func TestURLs(t *testing.T) {
 		"ssh://git@git.example.com:2222/a.git":        "ssh://git.example.com:2222/a.git",
 		"git@git.example.com:ada/shop.git":            "ssh://git.example.com/ada/shop.git",
 		"/srv/git/shop.git":                           "/srv/git/shop.git",
+		"ada:secret@git.example.com/a":                "want the scheme written out",
+		"https:/ada:secret@git.example.com/a":         "want the scheme written out",
 		"file:///srv/git/../git/shop.git":             "/srv/git/shop.git",
 		"":                                            "repository URL is empty",
 		"--upload-pack=touch /tmp/x":                  "begins with a dash",
