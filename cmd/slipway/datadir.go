@@ -91,6 +91,21 @@ func openDataDir(path string) (*dataDir, error) {
 	return d, nil
 }
 
+// leastSpace is what the store's log takes at its first start: two segments.
+const leastSpace = 128 << 20
+
+// checkSpace says whether the directory's disk has room to start: the store cannot go on from a log half made.
+func (d *dataDir) checkSpace(least uint64) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(d.path, &fs); err != nil {
+		return usage("look at the disk of %s: %w", d.path, err)
+	}
+	if free := fs.Bavail * uint64(fs.Bsize); free < least {
+		return usage("the disk of the data directory %s has %d MB free, and at least %d are needed: make room, or choose another with --data-dir", d.path, free>>20, least>>20)
+	}
+	return nil
+}
+
 // lockHolder returns the pid in the lock file, or 0.
 func lockHolder(path string) int {
 	text, err := os.ReadFile(filepath.Join(path, "lock"))

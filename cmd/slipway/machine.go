@@ -32,6 +32,9 @@ type machine struct {
 
 // run builds the parts in dependency order, runs them until ctx ends, and ends them in the reverse order.
 func (m *machine) run(ctx context.Context) (err error) {
+	if err := m.data.checkSpace(leastSpace); err != nil {
+		return err
+	}
 	var building errgroup.Group
 	building.Go(func() (err error) {
 		m.control, err = openControl(context.WithoutCancel(ctx), m) // the store is closed last, when nobody uses it
