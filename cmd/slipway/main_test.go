@@ -35,7 +35,7 @@ func TestScripts(t *testing.T) {
 		"waitfor": waitFor,
 		// exits CODE COMMAND… runs a command that must end with this exit code.
 		"exits": exits,
-		// confirm DATA confirms the revision that up.log asks about.
+		// confirm runs the command that up.log asks for, as it is printed.
 		"confirm": confirmAsked,
 	}})
 }
@@ -55,12 +55,12 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func confirmAsked(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 1 {
-		ts.Fatalf("usage: confirm DATA")
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: confirm")
 	}
 	_, asked, _ := strings.Cut(ts.ReadFile("up.log"), "slipway confirm ")
-	revision, _, _ := strings.Cut(asked, "\n")
-	ts.Check(ts.Exec("slipway", "confirm", revision, "--data-dir", args[0]))
+	line, _, _ := strings.Cut(asked, "\n")
+	ts.Check(ts.Exec("slipway", append([]string{"confirm"}, strings.Fields(line)...)...))
 }
 
 func waitFor(ts *testscript.TestScript, neg bool, args []string) {
