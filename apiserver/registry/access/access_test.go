@@ -221,6 +221,7 @@ func TestCheckNodeWrite(t *testing.T) {
 		{"an owner, by which the garbage collector would delete it", nil, owned, false},
 		{"an Event of its own", nil, &corev1.Event{Source: corev1.EventSource{Host: "node-1"}}, true},
 		{"an Event of another", nil, &corev1.Event{Source: corev1.EventSource{Host: "node-2"}}, false},
+		{"an Event of another made its own", &corev1.Event{Source: corev1.EventSource{Host: "node-2"}}, &corev1.Event{Source: corev1.EventSource{Host: "node-1"}}, false},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -155,8 +155,14 @@ func CheckNodeWrite(node string, old, updated api.Object) error {
 		before, _ := old.(*corev1.Node)
 		return checkNode(before, updated)
 	case *corev1.Event:
-		if updated.Source.Host != "" && updated.Source.Host != node {
-			return fmt.Errorf("node %s must not write an Event for host %s", node, updated.Source.Host)
+		before, _ := old.(*corev1.Event)
+		if before == nil {
+			before = updated
+		}
+		for _, host := range []string{before.Source.Host, updated.Source.Host} { // nor take over another's
+			if host != "" && host != node {
+				return fmt.Errorf("node %s must not write an Event for host %s", node, host)
+			}
 		}
 	}
 	return nil
