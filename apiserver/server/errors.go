@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -81,5 +82,8 @@ func send(w http.ResponseWriter, code int, contentType string, data []byte) {
 func (s *server) notFound(w http.ResponseWriter, r *http.Request) {
 	status := apierrors.NewGenericServerResponse(http.StatusNotFound, r.Method, emptyResource, "", "", 0, true)
 	status.ErrStatus.Message = "the server could not find the requested resource"
+	if strings.HasPrefix(r.URL.Path, "/openapi/") {
+		status.ErrStatus.Message = "this version publishes no OpenAPI document: kubectl explain needs one, and client-side validation is left out with --validate=false"
+	}
 	writeError(w, r, status)
 }

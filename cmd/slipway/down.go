@@ -56,8 +56,13 @@ func down(ctx context.Context, o options, out io.Writer) error {
 		return failed(err)
 	}
 	defer closeLog()
-	m := &machine{options: o, addresses: a, data: data, log: log, account: account.New(out)}
-	return failed(m.takeDown(ctx))
+	m := &machine{options: o, addresses: a, data: data, log: log, account: account.New(io.Discard)} // the parts are opened to be removed
+	summary, err := m.takeDown(ctx)
+	if err != nil {
+		return failed(err)
+	}
+	_, err = fmt.Fprintln(out, summary)
+	return failed(err)
 }
 
 // takeOver opens the data directory, ending the process that holds it.

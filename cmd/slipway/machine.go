@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -58,7 +59,11 @@ func (m *machine) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return m.work(ctx)
+	err = m.work(ctx)
+	if ctx.Err() != nil && m.node != nil {
+		m.account.Say(strings.TrimRight("stopped; containers go on running, to remove them: slipway down "+m.account.Flags, " "))
+	}
+	return err
 }
 
 // work runs everything that was built.

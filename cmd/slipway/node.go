@@ -13,6 +13,7 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/registry"
 	"github.com/slipway-dev/slipway/nodeagent/agent"
 	"github.com/slipway-dev/slipway/nodeagent/agent/recipe"
+	"github.com/slipway-dev/slipway/nodeagent/agent/registration"
 	"github.com/slipway-dev/slipway/nodeagent/dns"
 	"github.com/slipway-dev/slipway/nodeagent/engine"
 	"github.com/slipway-dev/slipway/nodeagent/engine/containerd"
@@ -28,6 +29,7 @@ const podLogs = "/var/log/pods"
 // node is what runs Pods on this machine. Closing it leaves containers and their network as they are.
 type node struct {
 	name    string
+	version string     // of containerd
 	address netip.Addr // as others see it
 	gateway netip.Addr // where Pods reach this process
 	agent   *agent.Agent
@@ -92,7 +94,8 @@ func (n *node) openEngine(ctx context.Context, m *machine) (err error) {
 	if err != nil {
 		return fmt.Errorf("open container engine: %w", err)
 	}
-	return nil
+	n.version, err = n.engine.Version(ctx)
+	return err
 }
 
 // registries reads --registry-mirror and --registry-plain-http.
@@ -148,7 +151,7 @@ func (n *node) openAgent(m *machine) (err error) {
 		Engine: n.engine, Network: n.network, Proxy: n.proxy, Events: m.control.events.For("kubelet"), Log: m.log,
 		DataDir: m.data.path, LogDir: podLogs, Cgroup: m.data.cgroup(),
 		Cluster: recipe.Cluster{Domain: m.clusterDomain, DNS: m.dnsVIP.String(), APIHost: m.apiVIP.String(), APIPort: 443},
-		PodCIDR: m.nodePods.String(), Version: "v" + kubernetesVersion + "+slipway." + version,
+		PodCIDR: m.nodePods.String(), Versions: registration.Versions{Agent: "v" + kubernetesVersion + "+slipway." + version, Runtime: "containerd://" + n.version},
 		PullProgress: func(image string, p engine.Progress) { m.account.Pull(image, p) },
 	})
 	if err != nil {

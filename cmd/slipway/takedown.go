@@ -12,33 +12,33 @@ import (
 	"github.com/slipway-dev/slipway/nodeagent/volume"
 )
 
-// takeDown removes what is on this machine and keeps what is stored.
-func (m *machine) takeDown(ctx context.Context) (err error) {
+// takeDown removes what is on this machine and keeps what is stored. It says what it removed.
+func (m *machine) takeDown(ctx context.Context) (summary string, err error) {
 	n, err := openNode(ctx, m)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer func() { err = errors.Join(err, n.close()) }()
 	containers, err := n.engine.List(ctx)
 	if err != nil {
-		return fmt.Errorf("list containers: %w", err)
+		return "", fmt.Errorf("list containers: %w", err)
 	}
 	for _, c := range containers {
 		if err := n.engine.Remove(ctx, c.ID); err != nil {
-			return fmt.Errorf("remove container %s: %w", c.ID, err)
+			return "", fmt.Errorf("remove container %s: %w", c.ID, err)
 		}
 	}
 	sandboxes, err := n.network.List(ctx)
 	if err != nil {
-		return fmt.Errorf("list pod networks: %w", err)
+		return "", fmt.Errorf("list pod networks: %w", err)
 	}
 	for _, id := range sandboxes {
 		if err := n.network.Teardown(ctx, id); err != nil {
-			return fmt.Errorf("remove pod network %s: %w", id, err)
+			return "", fmt.Errorf("remove pod network %s: %w", id, err)
 		}
 	}
 	if err := m.removePodFiles(ctx); err != nil {
-		return err
+		return "", err
 	}
 	patient, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -46,10 +46,9 @@ func (m *machine) takeDown(ctx context.Context) (err error) {
 	n.dns, n.proxy = nil, nil
 	err = errors.Join(err, n.runtime.Stop(ctx), cgroup.At(cgroup.Mount, m.data.cgroup()).Remove(patient, ""), os.RemoveAll(m.data.run()))
 	if err != nil {
-		return err
+		return "", err
 	}
-	m.account.Say(fmt.Sprintf("removed %d containers in %d pods; %s keeps what is stored", len(containers), len(sandboxes), m.data.path))
-	return nil
+	return fmt.Sprintf("removed %d containers in %d pods; %s keeps what is stored", len(containers), len(sandboxes), m.data.path), nil
 }
 
 // removePodFiles removes Pods' volumes that are made anew with each container, and their logs.

@@ -62,7 +62,7 @@ type Config struct {
 	ResolvConf string // the node's; empty: "/etc/resolv.conf"
 	PodCIDR    string // of this node, for its Node object
 	MaxPods    int64  // 0: 110
-	Version    string // shown as the node's kubelet version
+	Versions   registration.Versions
 	Labels     map[string]string
 
 	// PullProgress is told how far a pull got; nil: not wanted. It must not block.
@@ -115,7 +115,7 @@ func New(cfg Config) (*Agent, error) {
 	if err := errors.Join(os.MkdirAll(pods, 0o755), os.MkdirAll(cfg.LogDir, 0o755)); err != nil {
 		return nil, fmt.Errorf("prepare the node agent's folders: %w", err)
 	}
-	machine, err := registration.Local(cfg.NodeName, cfg.DataDir, cfg.Version, cfg.MaxPods)
+	machine, err := registration.Local(cfg.NodeName, cfg.DataDir, cfg.Versions, cfg.MaxPods)
 	if err != nil {
 		return nil, err
 	}

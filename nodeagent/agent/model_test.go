@@ -23,6 +23,7 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/store"
 	"github.com/slipway-dev/slipway/apiserver/store/kv/memory"
 	"github.com/slipway-dev/slipway/nodeagent/agent/recipe"
+	"github.com/slipway-dev/slipway/nodeagent/agent/registration"
 	"github.com/slipway-dev/slipway/nodeagent/engine"
 	"github.com/slipway-dev/slipway/nodeagent/network"
 	"github.com/slipway-dev/slipway/nodeagent/runtime"
@@ -242,7 +243,7 @@ func newRig(t testing.TB, e engine.Engine, n network.Network) *rig {
 	}
 	dir := t.TempDir()
 	r.config = Config{NodeName: node, NodeIPs: []string{"192.0.2.1"}, Client: reg.As(registry.Node(node)), Engine: e, Network: n,
-		DataDir: dir, LogDir: filepath.Join(dir, "logs"), Version: "v1.37.1+slipway.test",
+		DataDir: dir, LogDir: filepath.Join(dir, "logs"), Versions: registration.Versions{Agent: "v1.37.1+slipway.test"},
 		Cluster: recipe.Cluster{Domain: "cluster.local", APIHost: "10.96.0.1", APIPort: 443}}
 	t.Cleanup(func() {
 		r.end()

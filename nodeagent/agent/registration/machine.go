@@ -33,11 +33,18 @@ type Machine struct {
 	Reserved  int64 // bytes of memory Pods cannot have
 }
 
+// Versions are what a Node says it runs.
+type Versions struct {
+	Agent   string // "v1.37.1+slipway.0.1"
+	Runtime string // "containerd://2.4.2"
+}
+
 // memoryReserve is what the kubelet keeps free of memory before it evicts.
 const memoryReserve = 100 << 20
 
-// Local reads what this machine is. DataDir is on the file system that holds the Pods' files.
-func Local(name, dataDir, version string, maxPods int64) (Machine, error) {
+// Local reads what this machine is. DataDir is on the file system that holds the Pods' files; versions are those of
+// the agent and the container runtime, as the Node shows them.
+func Local(name, dataDir string, versions Versions, maxPods int64) (Machine, error) {
 	m := Machine{Name: name, CPUMillis: int64(runtime.NumCPU()) * 1000, Pods: maxPods, Reserved: memoryReserve}
 	var uts unix.Utsname
 	if err := unix.Uname(&uts); err != nil {
@@ -58,7 +65,7 @@ func Local(name, dataDir, version string, maxPods int64) (Machine, error) {
 	m.Info = corev1.NodeSystemInfo{
 		MachineID: firstLine("/etc/machine-id"), SystemUUID: firstLine("/sys/class/dmi/id/product_uuid"), BootID: bootID,
 		KernelVersion: unix.ByteSliceToString(uts.Release[:]), OSImage: osImage(), OperatingSystem: runtime.GOOS, Architecture: runtime.GOARCH,
-		KubeletVersion: version, ContainerRuntimeVersion: "containerd://2",
+		KubeletVersion: versions.Agent, ContainerRuntimeVersion: versions.Runtime,
 	}
 	return m, nil
 }

@@ -99,7 +99,7 @@ func TestHeartbeatWritesTheLeaseAndTheStatusOnlyWhenItChanged(t *testing.T) {
 }
 
 func TestLocal(t *testing.T) {
-	m, err := Local("node1", t.TempDir(), "v1", 110)
+	m, err := Local("node1", t.TempDir(), Versions{Agent: "v1"}, 110)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -74,6 +75,15 @@ type Engine struct {
 }
 
 var _ engine.Engine = (*Engine)(nil)
+
+// Version returns the version of containerd: "2.4.2".
+func (e *Engine) Version(ctx context.Context) (string, error) {
+	version, err := e.client.Version(ctx)
+	if err != nil {
+		return "", fault.Classify("ask containerd for its version", err)
+	}
+	return strings.TrimPrefix(version.Version, "v"), nil
+}
 
 // New connects to containerd and learns what runs there. It works until ctx ends or Close is called.
 func New(ctx context.Context, cfg Config) (*Engine, error) {
