@@ -74,8 +74,8 @@ check: lint ## format, vet, structure and race tests, and a clean tree afterward
 	@CGO_ENABLED=1 go test -race ./apiserver/store/... ./reconciler/loop/... ./gitsource/...
 	@test -z "$$(git status --porcelain)" || { git status --short; echo "the tree is not clean"; exit 1; }
 
-lint: ## run golangci-lint, where it is installed, with .golangci.yml
-	@if command -v golangci-lint >/dev/null; then golangci-lint run; else echo "golangci-lint is not installed: not run"; fi
+lint: ## run golangci-lint with .golangci.yml
+	@go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run --timeout 10m
 
 clean: ## remove what was built
 	@rm -rf bin build dist
