@@ -165,7 +165,7 @@ func (e *encoder) list(l store.List) (any, error) {
 func writeBody(w http.ResponseWriter, code int, contentType string, value any) {
 	data, err := json.Marshal(value)
 	if err != nil {
-		writeError(w, nil, err)
+		http.Error(w, "encode answer", http.StatusInternalServerError)
 		return
 	}
 	send(w, code, contentType, data)

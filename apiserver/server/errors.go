@@ -1,7 +1,6 @@
 package server
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -52,12 +51,7 @@ func writeError(w http.ResponseWriter, _ *http.Request, err error) {
 }
 
 func writeJSON(w http.ResponseWriter, code int, value any) {
-	data, err := json.Marshal(value)
-	if err != nil {
-		http.Error(w, "encode answer", http.StatusInternalServerError)
-		return
-	}
-	send(w, code, "application/json", data)
+	writeBody(w, code, "application/json", value)
 }
 
 // sendPiece is how much of an answer a reader must take within writeTimeout.
