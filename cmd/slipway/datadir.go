@@ -30,6 +30,7 @@ func (d *dataDir) etcd() string       { return filepath.Join(d.path, "etcd") }
 func (d *dataDir) pki() string        { return filepath.Join(d.path, "pki") }
 func (d *dataDir) containerd() string { return filepath.Join(d.path, "containerd") }
 func (d *dataDir) pods() string       { return filepath.Join(d.path, "pods") }
+func (d *dataDir) archives() string   { return filepath.Join(d.path, "archives.json") }
 func (d *dataDir) log() string        { return filepath.Join(d.path, "slipway.log") }
 func (d *dataDir) kubeconfig() string { return filepath.Join(d.path, "kubeconfig") }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -38,6 +37,9 @@ type node struct {
 	network network.Network
 	proxy   *proxy.Proxy
 	dns     *dns.Server
+
+	archives *archives
+	known    []string // archives that an earlier start loaded
 }
 
 // openNode starts or finds the container runtime, and prepares the network.
@@ -127,17 +129,21 @@ func (o options) registries() ([]containerd.Registry, error) {
 	return registries, nil
 }
 
-// loadImages takes in the archives of --images.
+// loadImages takes in the archives of --images that are not known from before.
 func (n *node) loadImages(ctx context.Context, m *machine) error {
+	n.archives = openArchives(m.data.archives(), n.engine)
 	for _, path := range m.images {
-		file, err := os.Open(path)
+		path, err := filepath.Abs(path)
 		if err != nil {
 			return usage("--images: %w", err)
 		}
-		loaded, err := n.engine.Load(ctx, file)
-		file.Close()
+		if n.archives.unchanged(path) {
+			n.known = append(n.known, path)
+			continue
+		}
+		loaded, err := n.archives.load(ctx, path)
 		if err != nil {
-			return fmt.Errorf("load images of %s: %w", path, err)
+			return err
 		}
 		m.account.Part("images", fmt.Sprintf("%d from %s", len(loaded), path))
 	}
@@ -166,6 +172,7 @@ func (n *node) addParts(m *machine, group *loop.Group) {
 	group.AddFunc("proxy", func(ctx context.Context) error { return n.proxy.Run(ctx, client) })
 	group.AddFunc("dns", func(ctx context.Context) error { return n.dns.Run(ctx, client) })
 	group.AddFunc("agent", n.agent.Run)
+	group.AddFunc("images", func(ctx context.Context) error { return n.archives.restore(ctx, n.known) })
 }
 
 // close ends what runs in this process.
