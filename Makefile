@@ -17,7 +17,7 @@ SHOP      := build/images/shop.tar
 
 export SLIPWAY_CORPUS ?= $(abspath ../shared/corpus)
 
-.PHONY: help up down build bundle images tools test bench check lint clean
+.PHONY: help up down build bundle dist images tools test bench check lint clean
 
 help: ## list the targets
 	@if [ -t 1 ]; then b=$$'\033[1m' e=$$'\033[0m'; else b= e=; fi; \
@@ -44,6 +44,17 @@ bin/runtime/runc: $(BUNDLE_SOURCES)
 	@pkg-config --exists libseccomp 2>/dev/null || { apt-get update -qq && apt-get install -y -qq gcc pkg-config libseccomp-dev >/dev/null; }
 	@nodeagent/runtime/bundle/build.sh bin/runtime
 	@touch $@
+
+DIST_ARCHES ?= amd64 arm64
+
+dist: ## pack dist/slipway-VERSION-linux-ARCH.tar.gz for machines without Go (amd64 and arm64; root)
+	@mkdir -p dist
+	@for arch in $(DIST_ARCHES); do \
+		archive=dist/slipway-$(VERSION)-linux-$$arch.tar.gz; \
+		echo "building $$archive (a few minutes, once)"; \
+		cmd/slipway/release/build.sh $$arch build/dist/$$arch "$(LDFLAGS)"; \
+		go run ./cmd/slipway/release -built build/dist/$$arch -time "$$(git log -1 --format=%ct)" -o $$archive; \
+	done
 
 images: $(SHOP) ## build the images of examples-repo, offline
 
