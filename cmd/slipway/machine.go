@@ -60,6 +60,11 @@ func (m *machine) run(ctx context.Context) (err error) {
 		return err
 	}
 	err = m.work(ctx)
+	if ctx.Err() != nil {
+		if err := tellSystemd("STOPPING=1"); err != nil {
+			m.log.Warn("systemd does not learn that slipway stops", "err", err)
+		}
+	}
 	if ctx.Err() != nil && m.node != nil {
 		m.account.Say(strings.TrimRight("stopped; containers go on running, to remove them: slipway down "+m.account.Flags, " "))
 	}
@@ -96,6 +101,9 @@ func (m *machine) work(ctx context.Context) error {
 	m.account.Say("")
 	m.account.Say("following " + described(m.source.spec))
 	m.account.Say("kubectl --kubeconfig " + m.data.kubeconfig() + " get pods -A")
+	if err := tellSystemd("READY=1\nSTATUS=following " + described(m.source.spec)); err != nil {
+		m.log.Warn("systemd does not learn that slipway is ready", "err", err)
+	}
 	return running.Wait()
 }
 
