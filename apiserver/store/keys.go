@@ -44,6 +44,9 @@ func prefixOf(kind *api.Kind) string {
 	return gr.Group + "/" + gr.Resource
 }
 
+// KeyPrefix is what the keys of all objects of a kind begin with, such as "/registry/secrets/".
+func KeyPrefix(kind *api.Kind) string { return root + prefixOf(kind) + "/" }
+
 // keyOf returns the key of an object of the kind with prefix.
 func keyOf(prefix, namespace, name string) string {
 	if namespace == "" {

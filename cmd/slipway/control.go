@@ -26,6 +26,7 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/server"
 	"github.com/slipway-dev/slipway/apiserver/store"
 	"github.com/slipway-dev/slipway/apiserver/store/kv/etcd"
+	"github.com/slipway-dev/slipway/apiserver/store/kv/seal"
 	"github.com/slipway-dev/slipway/reconciler/deployment"
 	"github.com/slipway-dev/slipway/reconciler/endpoints"
 	"github.com/slipway-dev/slipway/reconciler/eventttl"
@@ -45,6 +46,7 @@ const kubernetesVersion = "1.37.1"
 // control is the control plane: store, registry and what serves and uses them.
 type control struct {
 	backend   *etcd.Backend
+	sealed    *seal.Backend // backend, with Secrets encrypted
 	store     *store.Store
 	registry  *registry.Registry
 	authority *pki.Authority
@@ -71,7 +73,10 @@ func openControl(ctx context.Context, m *machine) (_ *control, err error) {
 	if c.backend, err = etcd.Open(ctx, etcd.Config{Dir: m.data.etcd(), Log: m.log}); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
-	if c.store, err = store.New(ctx, c.backend, api.StorageCodec{}); err != nil {
+	if c.sealed, err = openSealed(ctx, c.backend, m.data, m.log); err != nil {
+		return nil, err
+	}
+	if c.store, err = store.New(ctx, c.sealed, api.StorageCodec{}); err != nil {
 		return nil, fmt.Errorf("read store: %w", err)
 	}
 	if c.registry, err = registry.New(registry.Config{Store: c.store, ServiceCIDR: m.services, Tokens: c.tokens}); err != nil {
@@ -189,6 +194,7 @@ func (c *control) serverConfig(m *machine) server.Config {
 func (c *control) parts(m *machine) *loop.Group {
 	group := loop.NewGroup(c.log)
 	group.AddFunc("events", c.events.Run)
+	group.AddFunc("secrets", c.sealed.Run)
 	add := func(name string, build func(store.Client, event.Recorder) loop.Controller) {
 		client := c.registry.As(registry.Controller(name))
 		group.Add(client, build(client, c.events.For(name+"-controller")))

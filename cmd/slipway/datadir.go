@@ -32,6 +32,7 @@ func (d *dataDir) containerd() string { return filepath.Join(d.path, "containerd
 func (d *dataDir) pods() string       { return filepath.Join(d.path, "pods") }
 func (d *dataDir) archives() string   { return filepath.Join(d.path, "archives.json") }
 func (d *dataDir) log() string        { return filepath.Join(d.path, "slipway.log") }
+func (d *dataDir) secretKeys() string { return filepath.Join(d.path, secretKeys) }
 func (d *dataDir) kubeconfig() string { return filepath.Join(d.path, "kubeconfig") }
 
 // own returns base for the default data directory, and base with a suffix of its own for any other.

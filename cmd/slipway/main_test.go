@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
+	"encoding/base64"
+	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +41,8 @@ func TestScripts(t *testing.T) {
 		"exits": exits,
 		// confirm runs the command that up.log asks for, as it is printed.
 		"confirm": confirmAsked,
+		// nowhere PATH… looks for the Secrets of the script in files and folders: as they are and in base64.
+		"nowhere": nowhere,
 	}})
 }
 
@@ -51,6 +57,37 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if code != "exit status "+args[0] {
 		ts.Fatalf("%v ended with %q, want exit status %s", args[1:], code, args[0])
+	}
+}
+
+func nowhere(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: nowhere PATH...")
+	}
+	const secret = "-correct-horse-battery-staple"
+	forms := [][]byte{[]byte(secret)}
+	for before := range 3 { // base64 looks different at each place in a group of three bytes
+		text := base64.StdEncoding.EncodeToString([]byte("012"[:before] + secret))
+		forms = append(forms, []byte(text[4:len(text)-4]))
+	}
+	read := 0
+	for _, path := range args {
+		ts.Check(filepath.WalkDir(ts.MkAbs(path), func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || !entry.Type().IsRegular() {
+				return err
+			}
+			data, err := os.ReadFile(path)
+			for _, form := range forms {
+				if bytes.Contains(data, form) {
+					ts.Fatalf("%s shows a Secret: %q", path, form)
+				}
+			}
+			read += len(data)
+			return err
+		}))
+	}
+	if read < 1<<20 {
+		ts.Fatalf("only %d bytes were looked at", read)
 	}
 }
 
