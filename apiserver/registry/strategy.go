@@ -23,6 +23,7 @@ type strategy struct {
 	update     func(updated, old api.Object)      // same; status is old's already
 	status     func(updated, old api.Object)      // everything but status is old's already
 	keepStatus bool                               // a new object may carry status
+	annotates  bool                               // a write of status may set annotations, which makes no new generation
 	changed    func(updated, old api.Object) bool // counts as a new generation; nil: the kind has none
 }
 
@@ -33,7 +34,9 @@ var strategies = map[*api.Kind]strategy{
 	api.Pods:       {create: createPod, status: updatePodStatus, changed: specChanged},
 	api.Services:   {create: createService, update: updateService},
 	api.Secrets:    {create: createSecret, update: updateSecret},
-	api.Deployments: {changed: func(updated, old api.Object) bool {
+	// Annotations count, because ReplicaSets get copies of them. What a controller notes about a rollout it writes
+	// beside status, where it does not count.
+	api.Deployments: {annotates: true, changed: func(updated, old api.Object) bool {
 		return specChanged(updated, old) || !maps.Equal(updated.GetAnnotations(), old.GetAnnotations())
 	}},
 	api.ReplicaSets:    {changed: specChanged},
@@ -158,5 +161,8 @@ func withStatus(kind *api.Kind, old, updated api.Object) api.Object {
 	bare = bare.DeepCopyObject().(api.Object)
 	merged := shallow(old)
 	part(merged, "Status").Set(part(bare, "Status"))
+	if strategies[kind].annotates {
+		merged.SetAnnotations(maps.Clone(updated.GetAnnotations()))
+	}
 	return merged
 }

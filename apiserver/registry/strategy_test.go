@@ -190,6 +190,7 @@ func TestUpdateCountsGenerations(t *testing.T) {
 		{"spec counts", "", func(d *appsv1.Deployment) { *d.Spec.Replicas = 3 }, 2},
 		{"a Deployment's annotations count", "", func(d *appsv1.Deployment) { d.Annotations = map[string]string{"a": "b"} }, 3},
 		{"status does not count", "status", func(d *appsv1.Deployment) { d.Status.Replicas = 3; *d.Spec.Replicas = 9 }, 3},
+		{"annotations beside status do not count", "status", func(d *appsv1.Deployment) { d.Annotations = map[string]string{"a": "c"} }, 3},
 		{"status without the subresource is not written", "", func(d *appsv1.Deployment) { d.Status.Replicas = 9; d.Generation = 17 }, 3},
 	}
 	for _, step := range steps {
@@ -200,8 +201,8 @@ func TestUpdateCountsGenerations(t *testing.T) {
 			t.Errorf("%s: generation %d, want %d", step.name, d.Generation, step.want)
 		}
 	}
-	if *d.Spec.Replicas != 3 || d.Status.Replicas != 3 {
-		t.Errorf("spec %d, status %d", *d.Spec.Replicas, d.Status.Replicas)
+	if *d.Spec.Replicas != 3 || d.Status.Replicas != 3 || d.Annotations["a"] != "c" {
+		t.Errorf("spec %d, status %d, annotations %v", *d.Spec.Replicas, d.Status.Replicas, d.Annotations)
 	}
 	slice := f.create(t, &discoveryv1.EndpointSlice{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a"}, AddressType: discoveryv1.AddressTypeIPv4}).(*discoveryv1.EndpointSlice).DeepCopy()
 	slice.Endpoints = []discoveryv1.Endpoint{{Addresses: []string{"10.0.0.1"}}}

@@ -165,7 +165,7 @@ func (c *client) replace(ctx context.Context, w change, old, updated api.Object)
 	case "":
 		prepareUpdate(w.kind, old, updated)
 	case "status":
-		updated = statusOnly(old, updated)
+		updated = statusOnly(w.kind, old, updated)
 		if s := strategies[w.kind]; s.status != nil {
 			s.status(updated, old)
 		}
@@ -222,10 +222,14 @@ func prepareUpdate(kind *api.Kind, old, updated api.Object) {
 	}
 }
 
-// statusOnly returns old with updated's status and record of field ownership.
-func statusOnly(old, updated api.Object) api.Object {
+// statusOnly returns old with updated's status and record of field ownership, and with what else the kind lets a
+// write of status set.
+func statusOnly(kind *api.Kind, old, updated api.Object) api.Object {
 	next := shallow(old)
 	part(next, "Status").Set(part(updated, "Status"))
+	if strategies[kind].annotates {
+		next.SetAnnotations(updated.GetAnnotations())
+	}
 	next.SetManagedFields(updated.GetManagedFields())
 	return next
 }

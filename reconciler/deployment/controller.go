@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -26,13 +27,14 @@ const (
 )
 
 type controller struct {
-	client store.Client
-	events event.Recorder
+	client   store.Client
+	events   event.Recorder
+	progress *loop.Ages // since when rollouts made no progress
 }
 
 // New returns the controller. It acts through client and speaks through events.
 func New(client store.Client, events event.Recorder) loop.Controller {
-	c := &controller{client: client, events: events}
+	c := &controller{client: client, events: events, progress: loop.NewAges()}
 	return loop.Controller{Name: name, Workers: workers, Reconcile: c.reconcile, Inputs: []loop.Input{
 		{Kind: api.Deployments, Keys: loop.Own},
 		{Kind: api.ReplicaSets, Keys: c.setKeys},
@@ -104,6 +106,11 @@ func (c *controller) reconcile(ctx context.Context, key loop.Key) error {
 		return nil
 	}
 	actions := plan(o)
+	if len(actions) > 0 {
+		if err := c.confirm(ctx, o.Deployment); err != nil {
+			return err
+		}
+	}
 	for _, action := range actions {
 		if err := c.apply(ctx, o.Deployment, action); err != nil {
 			return errors.Join(fmt.Errorf("%s: %w", action, err), c.reportCreate(ctx, o, action, err))
@@ -113,10 +120,19 @@ func (c *controller) reconcile(ctx context.Context, key loop.Key) error {
 		return nil // what was done comes back as changes, and with them the turn that counts
 	}
 	next, err := c.writeStatus(ctx, o, "")
-	if err != nil || next.IsZero() {
+	if err != nil || next == 0 {
 		return err
 	}
-	return loop.Wait(time.Until(next))
+	return loop.Wait(next)
+}
+
+// confirm returns a conflict when d is not the newest version: what was planned from it must not be done then. It is a
+// write that changes nothing. What the plan saw of each ReplicaSet is confirmed by the writes to it.
+func (c *controller) confirm(ctx context.Context, d *appsv1.Deployment) error {
+	if err := c.update(ctx, d, "status"); err != nil {
+		return fmt.Errorf("confirm version of deployment %s: %w", loop.KeyOf(d), err)
+	}
+	return nil
 }
 
 // reportCreate says in the status why the set of the present template could not be made.
@@ -135,12 +151,16 @@ func (c *controller) reportCreate(ctx context.Context, o observed, action Action
 func (c *controller) observe(ctx context.Context, key loop.Key) (observed, error) {
 	d, err := store.Get[*appsv1.Deployment](ctx, c.client, key.Namespace, key.Name)
 	if apierrors.IsNotFound(err) {
+		c.progress.Of(key, nil)
 		return observed{}, nil
 	}
 	if err != nil {
 		return observed{}, fmt.Errorf("get deployment %s: %w", key, err)
 	}
 	o := observed{Deployment: d, Now: time.Now()}
+	for _, quiet := range c.progress.Of(key, progressAt(d)) {
+		o.Quiet = quiet
+	}
 	if o.Sets, err = store.All[*appsv1.ReplicaSet](ctx, c.client, store.ListOptions{Namespace: key.Namespace}); err != nil {
 		return o, fmt.Errorf("list replicasets of %s: %w", key.Namespace, err)
 	}
@@ -176,11 +196,11 @@ func (c *controller) apply(ctx context.Context, d *appsv1.Deployment, action Act
 			c.scaled(d, a.New, size(a.Old))
 		}
 	case Delete:
-		_, err = c.client.Delete(ctx, api.ReplicaSets, a.Set.Namespace, a.Set.Name, store.DeleteOptions{UID: a.Set.UID})
+		err = c.remove(ctx, a.Set)
 	case Revise:
-		changed := d.DeepCopy()
+		changed := *d // a shallow copy: only annotations differ, and written beside status they make no new generation
 		changed.Annotations = with(changed.Annotations, revisionAnnotation, a.Revision)
-		err = c.update(ctx, changed, "")
+		err = c.update(ctx, &changed, "status")
 	}
 	if apierrors.IsNotFound(err) {
 		return nil // gone meanwhile: the watch brings the next turn
@@ -190,6 +210,16 @@ func (c *controller) apply(ctx context.Context, d *appsv1.Deployment, action Act
 
 func (c *controller) update(ctx context.Context, obj api.Object, subresource string) error {
 	_, err := c.client.Update(ctx, obj, store.UpdateOptions{Subresource: subresource, FieldManager: name})
+	return err
+}
+
+// remove deletes rs in the version that was judged.
+func (c *controller) remove(ctx context.Context, rs *appsv1.ReplicaSet) error {
+	revision, err := strconv.ParseUint(rs.ResourceVersion, 10, 64)
+	if err != nil {
+		return fmt.Errorf("read version: %w", err)
+	}
+	_, err = c.client.Delete(ctx, api.ReplicaSets, rs.Namespace, rs.Name, store.DeleteOptions{UID: rs.UID, Revision: revision})
 	return err
 }
 
@@ -205,8 +235,8 @@ func (c *controller) scaled(d *appsv1.Deployment, rs *appsv1.ReplicaSet, before 
 	c.events.Event(d, corev1.EventTypeNormal, reasonScaled, fmt.Sprintf("Scaled %s replica set %s from %d to %d", way, rs.Name, before, now))
 }
 
-// writeStatus writes the status if it changed and returns when to look again.
-func (c *controller) writeStatus(ctx context.Context, o observed, createError string) (time.Time, error) {
+// writeStatus writes the status if it changed and returns after what time to look again.
+func (c *controller) writeStatus(ctx context.Context, o observed, createError string) (time.Duration, error) {
 	status, next := newStatus(o, createError)
 	if equality.Semantic.DeepEqual(o.Deployment.Status, status) {
 		return next, nil

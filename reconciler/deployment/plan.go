@@ -21,6 +21,7 @@ type observed struct {
 	Deployment *appsv1.Deployment
 	Sets       []*appsv1.ReplicaSet // all of the namespace
 	Pods       []*corev1.Pod        // all of the namespace; only read for strategy Recreate
+	Quiet      time.Duration        // since the last progress that was written down
 	Now        time.Time
 }
 

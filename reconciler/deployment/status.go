@@ -27,8 +27,8 @@ const (
 )
 
 // newStatus counts what the sets report and judges progress. CreateError is why the set of the present template could
-// not be made in this turn. The time is when to look again because the deadline passes then; zero: never.
-func newStatus(o observed, createError string) (appsv1.DeploymentStatus, time.Time) {
+// not be made in this turn. The duration is after what time to look again because the deadline passes then; zero: never.
+func newStatus(o observed, createError string) (appsv1.DeploymentStatus, time.Duration) {
 	d := o.Deployment
 	f := newFleet(d, claim(o).owned)
 	s := count(f)
@@ -48,12 +48,12 @@ func newStatus(o observed, createError string) (appsv1.DeploymentStatus, time.Ti
 	deadline := d.Spec.ProgressDeadlineSeconds
 	if deadline == nil || *deadline == noLimit {
 		removeCondition(&s, appsv1.DeploymentProgressing)
-		return s, time.Time{}
+		return s, 0
 	}
 	if c := progress(o, f, s, createError); c != nil {
 		setProgress(&s, *c)
 	}
-	return s, lookAgain(d, s)
+	return s, lookAgain(o, s)
 }
 
 func count(f *fleet) appsv1.DeploymentStatus {
@@ -118,7 +118,7 @@ func progress(o observed, f *fleet, s appsv1.DeploymentStatus, createError strin
 		return started(f.fresh.rs, say)
 	case progressed(d.Status, s):
 		return say(corev1.ConditionTrue, reasonUpdated, subject+" is progressing.")
-	case timedOut(d, now, o.Now):
+	case timedOut(o, now):
 		return say(corev1.ConditionFalse, reasonTimedOut, subject+" has timed out progressing.")
 	}
 	return nil
@@ -141,24 +141,36 @@ func progressed(before, now appsv1.DeploymentStatus) bool {
 		now.ReadyReplicas > before.ReadyReplicas || now.AvailableReplicas > before.AvailableReplicas
 }
 
-func timedOut(d *appsv1.Deployment, c *appsv1.DeploymentCondition, now time.Time) bool {
+func timedOut(o observed, c *appsv1.DeploymentCondition) bool {
 	if c == nil || c.Reason == reasonComplete {
 		return false
 	}
-	return c.Reason == reasonTimedOut || !now.Before(deadline(d, c))
+	return c.Reason == reasonTimedOut || o.Quiet >= deadline(o.Deployment)
 }
 
-func deadline(d *appsv1.Deployment, c *appsv1.DeploymentCondition) time.Time {
-	return c.LastUpdateTime.Add(time.Duration(*d.Spec.ProgressDeadlineSeconds) * time.Second)
+func deadline(d *appsv1.Deployment) time.Duration {
+	return time.Duration(*d.Spec.ProgressDeadlineSeconds) * time.Second
 }
 
-// lookAgain returns when the deadline passes of a rollout that is under way.
-func lookAgain(d *appsv1.Deployment, s appsv1.DeploymentStatus) time.Time {
-	c := getCondition(s, appsv1.DeploymentProgressing)
-	if c == nil || d.Spec.Paused || complete(d, s) || c.Reason == reasonTimedOut || c.Reason == reasonComplete {
-		return time.Time{}
+// progressAt is when progress was last written down, from which the deadline counts.
+func progressAt(d *appsv1.Deployment) map[string]time.Time {
+	c := getCondition(d.Status, appsv1.DeploymentProgressing)
+	if c == nil {
+		return nil
 	}
-	return deadline(d, c)
+	return map[string]time.Time{c.Reason: c.LastUpdateTime.Time}
+}
+
+// lookAgain returns after what time the deadline passes of a rollout that is under way.
+func lookAgain(o observed, s appsv1.DeploymentStatus) time.Duration {
+	c := getCondition(s, appsv1.DeploymentProgressing)
+	if c == nil || o.Deployment.Spec.Paused || complete(o.Deployment, s) || c.Reason == reasonTimedOut || c.Reason == reasonComplete {
+		return 0
+	}
+	if old := getCondition(o.Deployment.Status, appsv1.DeploymentProgressing); old == nil || *old != *c {
+		return deadline(o.Deployment) // it counts from now
+	}
+	return max(time.Millisecond, deadline(o.Deployment)-o.Quiet)
 }
 
 // replicaFailure passes a set's failure to create or delete Pods on, the fresh set's first.

@@ -58,13 +58,17 @@ func TestProgress(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s, again := newStatus(observed{Deployment: tt.d, Sets: two(tt.d, tt.old, tt.fresh), Now: now}, tt.failure)
+			o := observed{Deployment: tt.d, Sets: two(tt.d, tt.old, tt.fresh), Now: now}
+			for _, at := range progressAt(tt.d) {
+				o.Quiet = now.Sub(at)
+			}
+			s, again := newStatus(o, tt.failure)
 			got := "none"
 			if c := getCondition(s, appsv1.DeploymentProgressing); c != nil {
 				got = fmt.Sprintf("%s %s %s %s", c.Status, c.Reason, c.Message, now.Sub(c.LastUpdateTime.Time))
 			}
-			if !again.IsZero() {
-				got += fmt.Sprintf(", again in %s", again.Sub(now))
+			if again != 0 {
+				got += fmt.Sprintf(", again in %s", again)
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Error(diff)

@@ -29,11 +29,12 @@ const (
 type controller struct {
 	client store.Client
 	events event.Recorder
+	ready  *loop.Ages // since when Pods of sets with minReadySeconds are ready
 }
 
 // New returns the controller. It acts through client and speaks through events.
 func New(client store.Client, events event.Recorder) loop.Controller {
-	c := &controller{client: client, events: events}
+	c := &controller{client: client, events: events, ready: loop.NewAges()}
 	return loop.Controller{Name: name, Workers: workers, Reconcile: c.reconcile, Inputs: []loop.Input{
 		{Kind: api.ReplicaSets, Keys: loop.Own},
 		{Kind: api.Pods, Keys: c.podKeys},
@@ -75,6 +76,9 @@ func (c *controller) reconcile(ctx context.Context, key loop.Key) error {
 	}
 	actions := plan(o)
 	if len(actions) > 0 {
+		if err := c.confirm(ctx, o.Set); err != nil {
+			return err
+		}
 		// What was done comes back as changes of Pods, and with them the turn that counts them.
 		failed, err := c.apply(ctx, o.Set, actions)
 		if err == nil || failed == nil {
@@ -84,16 +88,26 @@ func (c *controller) reconcile(ctx context.Context, key loop.Key) error {
 		return errors.Join(err, statusErr)
 	}
 	next, err := c.writeStatus(ctx, o, nil)
-	if err != nil || next.IsZero() {
+	if err != nil || next == 0 {
 		return err
 	}
-	return loop.Wait(time.Until(next))
+	return loop.Wait(next)
+}
+
+// confirm returns a conflict when rs is not the newest version: what was planned from it must not be done then. It is
+// a write that changes nothing.
+func (c *controller) confirm(ctx context.Context, rs *appsv1.ReplicaSet) error {
+	if _, err := c.client.Update(ctx, rs, store.UpdateOptions{Subresource: "status", FieldManager: name}); err != nil {
+		return fmt.Errorf("confirm version of replicaset %s: %w", loop.KeyOf(rs), err)
+	}
+	return nil
 }
 
 // observe reads the set and its Pods. The set is nil when it is gone.
 func (c *controller) observe(ctx context.Context, key loop.Key) (observed, error) {
 	rs, err := store.Get[*appsv1.ReplicaSet](ctx, c.client, key.Namespace, key.Name)
 	if apierrors.IsNotFound(err) {
+		c.ready.Of(key, nil)
 		return observed{}, nil
 	}
 	if err != nil {
@@ -103,19 +117,35 @@ func (c *controller) observe(ctx context.Context, key loop.Key) (observed, error
 	if err != nil {
 		return observed{}, fmt.Errorf("list pods of %s: %w", key.Namespace, err)
 	}
-	o := observed{Set: rs, Now: time.Now()}
+	o := observed{Set: rs, Now: time.Now(), Taken: make(map[string]bool, len(all))}
 	var others []*corev1.Pod
 	for _, pod := range all {
+		o.Taken[pod.Name] = true
 		if ref := metav1.GetControllerOfNoCopy(pod); ref == nil || ref.UID == rs.UID {
 			o.Pods = append(o.Pods, pod)
 		} else {
 			others = append(others, pod)
 		}
 	}
+	o.Ready = c.ready.Of(key, readySince(o))
 	if len(o.Pods) > wanted(rs) {
 		o.Related, err = c.related(ctx, rs, others)
 	}
 	return o, err
+}
+
+// readySince returns since when the Pods are ready, by UID, where it matters.
+func readySince(o observed) map[string]time.Time {
+	if o.Set.Spec.MinReadySeconds == 0 {
+		return nil
+	}
+	since := map[string]time.Time{}
+	for _, pod := range o.Pods {
+		if isReady(pod) {
+			since[string(pod.UID)] = readyCondition(pod).LastTransitionTime.Time
+		}
+	}
+	return since
 }
 
 // related returns those of pods that belong to sets with rs' controller.
@@ -156,7 +186,7 @@ func (c *controller) apply(ctx context.Context, rs *appsv1.ReplicaSet, actions [
 			_, err = c.client.Update(ctx, released(a.Pod, rs), store.UpdateOptions{FieldManager: name})
 		case Create:
 			reason = reasonFailedCreate
-			err = inBatches(a.Count, 1, func(int) error { return c.create(ctx, rs) })
+			err = inBatches(len(a.Names), 1, func(i int) error { return c.create(ctx, rs, a.Names[i]) })
 		case Delete:
 			deletes = append(deletes, a.Pod)
 		}
@@ -169,18 +199,19 @@ func (c *controller) apply(ctx context.Context, rs *appsv1.ReplicaSet, actions [
 }
 
 func failedWith(reason string, err error) *failure {
-	if err == nil || reason == "" || apierrors.IsConflict(err) || errors.Is(err, context.Canceled) ||
+	if err == nil || reason == "" || apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || errors.Is(err, context.Canceled) ||
 		apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		return nil
 	}
 	return &failure{reason: reason, message: err.Error()}
 }
 
-func (c *controller) create(ctx context.Context, rs *appsv1.ReplicaSet) error {
-	pod, err := c.client.Create(ctx, newPod(rs), store.CreateOptions{FieldManager: name})
+func (c *controller) create(ctx context.Context, rs *appsv1.ReplicaSet, pod string) error {
+	_, err := c.client.Create(ctx, newPod(rs, pod), store.CreateOptions{FieldManager: name})
 	switch {
 	case err == nil:
-		c.events.Event(rs, corev1.EventTypeNormal, reasonCreated, "Created pod: "+pod.GetName())
+		c.events.Event(rs, corev1.EventTypeNormal, reasonCreated, "Created pod: "+pod)
+	case apierrors.IsAlreadyExists(err): // made by a turn whose work this one did not see: plan again
 	case !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		c.events.Event(rs, corev1.EventTypeWarning, reasonFailedCreate, "Error creating: "+err.Error())
 	}
@@ -221,8 +252,8 @@ func inBatches(n, first int, do func(i int) error) error {
 	return nil
 }
 
-// writeStatus writes the status if it changed and returns when a Pod becomes available next.
-func (c *controller) writeStatus(ctx context.Context, o observed, f *failure) (time.Time, error) {
+// writeStatus writes the status if it changed and returns after what time a Pod becomes available next.
+func (c *controller) writeStatus(ctx context.Context, o observed, f *failure) (time.Duration, error) {
 	status, next := newStatus(o, f)
 	if equality.Semantic.DeepEqual(o.Set.Status, status) {
 		return next, nil

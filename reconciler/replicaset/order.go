@@ -80,6 +80,29 @@ func magnitude(t metav1.Time, now time.Time) int {
 	return -1
 }
 
+// newest is the last time written down in what was observed. Ages are measured from there: it is about now, as
+// something that was written made the turn, and turns that saw the same agree on who goes.
+func newest(o observed) time.Time {
+	last := o.Set.CreationTimestamp.Time
+	see := func(t metav1.Time) {
+		if t.After(last) {
+			last = t.Time
+		}
+	}
+	for _, field := range o.Set.ManagedFields {
+		if field.Time != nil {
+			see(*field.Time)
+		}
+	}
+	for _, pod := range o.Pods {
+		see(pod.CreationTimestamp)
+		if c := readyCondition(pod); c != nil {
+			see(c.LastTransitionTime)
+		}
+	}
+	return last
+}
+
 // restarts is the highest count among the containers.
 func restarts(pod *corev1.Pod) int32 {
 	var most int32

@@ -1,7 +1,9 @@
 // Package replicaset keeps as many Pods alive as a ReplicaSet asks for: it creates them from the template, adopts
 // matching orphans, releases Pods that no longer match, deletes the least useful ones first and counts what is there.
 //
-// It must not choose nodes, look into containers or know about rollouts.
+// It must not choose nodes, look into containers or know about rollouts. Nor does it remember what it did: a turn that
+// looks at an older state than it should, or comes from a controller that was thought dead, makes the same Pods under
+// the same names again, and is told that they exist.
 package replicaset
 
 import (
@@ -20,8 +22,10 @@ import (
 // observed is what one turn looks at.
 type observed struct {
 	Set     *appsv1.ReplicaSet
-	Pods    []*corev1.Pod // owned by the set, or without a controller in its namespace
-	Related []*corev1.Pod // of ReplicaSets with the same controller: they count when nodes are compared
+	Pods    []*corev1.Pod            // owned by the set, or without a controller in its namespace
+	Related []*corev1.Pod            // of ReplicaSets with the same controller: they count when nodes are compared
+	Taken   map[string]bool          // names of Pods in the namespace; only read when Pods are missing
+	Ready   map[string]time.Duration // by UID, how long ready Pods have been so; only read with minReadySeconds
 	Now     time.Time
 }
 
@@ -36,14 +40,14 @@ type (
 	// Release gives up a Pod whose labels no longer match.
 	Release struct{ Pod *corev1.Pod }
 	// Create makes Pods from the template.
-	Create struct{ Count int }
+	Create struct{ Names []string }
 	// Delete removes a Pod.
 	Delete struct{ Pod *corev1.Pod }
 )
 
 func (a Adopt) String() string   { return "adopt pod " + a.Pod.Name }
 func (a Release) String() string { return "release pod " + a.Pod.Name }
-func (a Create) String() string  { return fmt.Sprintf("create %d pods", a.Count) }
+func (a Create) String() string  { return fmt.Sprintf("create %d pods", len(a.Names)) }
 func (a Delete) String() string  { return "delete pod " + a.Pod.Name }
 
 // plan returns what brings the Pods to the wanted number. A set that is being deleted is left alone: its Pods belong
@@ -63,9 +67,9 @@ func plan(o observed) []Action {
 	surplus := len(c.active) - wanted(o.Set)
 	switch {
 	case surplus < 0:
-		actions = append(actions, Create{-surplus})
+		actions = append(actions, Create{freshNames(o, -surplus)})
 	case surplus > 0:
-		for _, pod := range deletionOrder(c.active, o.Related, o.Now)[:surplus] {
+		for _, pod := range deletionOrder(c.active, o.Related, newest(o))[:surplus] {
 			actions = append(actions, Delete{pod})
 		}
 	}
@@ -122,13 +126,13 @@ func wanted(rs *appsv1.ReplicaSet) int {
 	return int(*rs.Spec.Replicas)
 }
 
-// newPod returns a Pod of the set, without a name.
-func newPod(rs *appsv1.ReplicaSet) *corev1.Pod {
+// newPod returns a Pod of the set.
+func newPod(rs *appsv1.ReplicaSet, name string) *corev1.Pod {
 	template := rs.Spec.Template.DeepCopy()
 	return &corev1.Pod{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: rs.Namespace, GenerateName: rs.Name + "-",
+			Namespace: rs.Namespace, Name: name, GenerateName: rs.Name + "-",
 			Labels: template.Labels, Annotations: template.Annotations, Finalizers: template.Finalizers,
 			OwnerReferences: []metav1.OwnerReference{ownerReference(rs)},
 		},

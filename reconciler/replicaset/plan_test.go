@@ -3,6 +3,7 @@ package replicaset
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,8 @@ var now = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 func testSet(replicas int32) *appsv1.ReplicaSet {
 	labels := map[string]string{"app": "web"}
 	return &appsv1.ReplicaSet{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "set", Generation: 3},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "set", ResourceVersion: "7", Generation: 3,
+			ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "deployment", Time: &metav1.Time{Time: now}}}},
 		Spec: appsv1.ReplicaSetSpec{Replicas: &replicas, Selector: &metav1.LabelSelector{MatchLabels: labels},
 			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}}},
 	}
@@ -30,8 +32,8 @@ type change func(*corev1.Pod)
 // testPod is a Pod of the set that has been ready on node n for an hour, and what changes say.
 func testPod(name string, changes ...change) *corev1.Pod {
 	hour := metav1.NewTime(now.Add(-time.Hour))
-	pod := newPod(testSet(0))
-	pod.Name, pod.UID, pod.CreationTimestamp, pod.Spec.NodeName = name, types.UID(name), hour, "n-"+name
+	pod := newPod(testSet(0), name)
+	pod.UID, pod.CreationTimestamp, pod.Spec.NodeName = types.UID(name), hour, "n-"+name
 	pod.Status = corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: hour}}}
 	for _, c := range changes {
 		c(pod)
@@ -178,9 +180,11 @@ func perform(o observed, actions []Action, made *int) []*corev1.Pod {
 		case Release:
 			pods[a.Pod.Name] = released(pods[a.Pod.Name], o.Set)
 		case Create:
-			for range a.Count {
+			for _, name := range a.Names {
 				*made++
-				name := fmt.Sprint("new", *made)
+				if pods[name] != nil {
+					panic("made twice: " + name)
+				}
 				pods[name] = testPod(name, phase(corev1.PodPending), unready, on(""))
 			}
 		case Delete:
@@ -204,15 +208,15 @@ func TestStatusCounts(t *testing.T) {
 	o := observed{Set: set, Now: now, Pods: []*corev1.Pod{
 		testPod("available", full), testPod("fresh", readyFor(20*time.Second)), testPod("fresher", readyFor(5*time.Second)), testPod("unready", unready),
 		testPod("going", deleting), testPod("failed", phase(corev1.PodFailed)), testPod("theirs", others),
-	}}
+	}, Ready: map[string]time.Duration{"available": time.Hour, "fresh": 20 * time.Second, "fresher": 5 * time.Second}}
 	got, next := newStatus(o, nil)
 	one := int32(1)
 	want := appsv1.ReplicaSetStatus{Replicas: 4, FullyLabeledReplicas: 1, ReadyReplicas: 3, AvailableReplicas: 1, TerminatingReplicas: &one, ObservedGeneration: 3}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
-	if want := now.Add(40 * time.Second); !next.Equal(want) {
-		t.Errorf("look again at %s, want %s", next, want)
+	if next != 40*time.Second {
+		t.Errorf("look again after %s, want 40s", next)
 	}
 }
 
@@ -244,5 +248,35 @@ func TestInBatchesTriesFewWhenAllFail(t *testing.T) {
 	}
 	if err := inBatches(600, 1, func(i int) error { calls <- i; return nil }); err != nil || len(calls) != 601 {
 		t.Errorf("%d calls, err %v", len(calls)-1, err)
+	}
+}
+
+func TestTurnsThatSawTheSameSetChooseTheSameNames(t *testing.T) {
+	set := testSet(5)
+	first := plan(observed{Set: set, Now: now})[0].(Create).Names
+	made := func(slots ...int) observed {
+		o := observed{Set: set, Now: now, Taken: map[string]bool{}}
+		for _, slot := range slots {
+			o.Pods = append(o.Pods, testPod(first[slot]))
+			o.Taken[first[slot]] = true
+		}
+		return o
+	}
+	for _, slots := range [][]int{{}, {0, 1}, {4}, {1, 3}} {
+		for _, name := range plan(made(slots...))[0].(Create).Names {
+			if !slices.Contains(first, name) {
+				t.Errorf("a turn that saw %v of five new pods makes a sixth: %s", slots, name)
+			}
+		}
+	}
+	after := testSet(5)
+	after.ResourceVersion = "8"
+	if again := plan(observed{Set: after, Now: now})[0].(Create).Names; slices.ContainsFunc(again, func(n string) bool { return slices.Contains(first, n) }) {
+		t.Errorf("names come again after the set has changed: %v and %v", first, again)
+	}
+	long := testSet(1)
+	long.Name = strings.Repeat("x", 200)
+	if name := plan(observed{Set: long, Now: now})[0].(Create).Names[0]; len(name) != 63 {
+		t.Errorf("%s has %d characters", name, len(name))
 	}
 }

@@ -23,8 +23,9 @@ type failure struct {
 	reason, message string
 }
 
-// newStatus counts the Pods. The time is when to look again because a ready Pod becomes available by then; zero: never.
-func newStatus(o observed, f *failure) (appsv1.ReplicaSetStatus, time.Time) {
+// newStatus counts the Pods. The duration is after what time to look again because a ready Pod becomes available then;
+// zero: never.
+func newStatus(o observed, f *failure) (appsv1.ReplicaSetStatus, time.Duration) {
 	c := claim(o)
 	template := labels.SelectorFromSet(o.Set.Spec.Template.Labels)
 	terminating := int32(len(c.terminating))
@@ -32,7 +33,7 @@ func newStatus(o observed, f *failure) (appsv1.ReplicaSetStatus, time.Time) {
 		Replicas: int32(len(c.active)), TerminatingReplicas: &terminating,
 		ObservedGeneration: o.Set.Generation, Conditions: conditions(o, f),
 	}
-	var next time.Time
+	var next time.Duration
 	for _, pod := range c.active {
 		if template.Matches(labels.Set(pod.Labels)) {
 			s.FullyLabeledReplicas++
@@ -41,23 +42,19 @@ func newStatus(o observed, f *failure) (appsv1.ReplicaSetStatus, time.Time) {
 			continue
 		}
 		s.ReadyReplicas++
-		at := availableAt(pod, o.Set.Spec.MinReadySeconds)
+		left := minReady(o.Set) - o.Ready[string(pod.UID)]
 		switch {
-		case !at.After(o.Now):
+		case minReady(o.Set) == 0 || left <= 0:
 			s.AvailableReplicas++
-		case next.IsZero() || at.Before(next):
-			next = at
+		case next == 0 || left < next:
+			next = left
 		}
 	}
 	return s, next
 }
 
-// availableAt returns when a ready pod has been ready for the minimum time.
-func availableAt(pod *corev1.Pod, minReadySeconds int32) time.Time {
-	if minReadySeconds == 0 {
-		return time.Time{}
-	}
-	return readyCondition(pod).LastTransitionTime.Add(time.Duration(minReadySeconds) * time.Second)
+func minReady(rs *appsv1.ReplicaSet) time.Duration {
+	return time.Duration(rs.Spec.MinReadySeconds) * time.Second
 }
 
 // conditions returns the set's conditions with ReplicaFailure as f says. A failure that lasts keeps its first message:
