@@ -42,6 +42,10 @@ func TestRolloutKeepsItsBounds(t *testing.T) {
 		w.settle()
 		w.want("pods web:v1 Running: 5\nreplicaset web:v1 revision 1: 5 of 5 available")
 
+		if g := w.deployment().Generation; g != 1 {
+			t.Errorf("generation %d of a deployment nobody changed: what the controller notes must not count", g)
+		}
+
 		end := w.bounds(within(5, 6))
 		w.change(version("v2"))
 		w.settle()

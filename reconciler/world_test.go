@@ -2,13 +2,13 @@ package reconciler
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,15 +37,20 @@ import (
 // world is a registry on an empty memory store with every controller at work, and a node that is quick but not at
 // once: a Pod is ready 100 ms after it was seen and gone 100 ms after it was told to go.
 type world struct {
-	t     testing.TB
-	ctx   context.Context
-	r     *registry.Registry
-	admin store.Client
-	stop  func() // ends all parts and waits for them
-	log   *strings.Builder
-	mu    sync.Mutex
-	sick  map[string]bool // images whose Pods never become ready
-	luck  *rand.Rand      // not nil: writes of controllers fail now and then
+	t       testing.TB
+	ctx     context.Context
+	r       *registry.Registry
+	admin   store.Client
+	stop    func() // ends all parts and waits for them
+	log     *strings.Builder
+	mu      sync.Mutex
+	sick    map[string]bool // images whose Pods never become ready
+	luck    *rand.Rand      // not nil: writes of controllers fail now and then
+	fatal   *rand.Rand      // not nil: writes of controllers end all of them now and then
+	kill    func()          // ends all parts without waiting for them
+	dead    chan bool       // is told when they were killed
+	lags    bool            // controllers of workloads are there twice, and each reads what was true a while ago
+	lagging atomic.Uint64   // counts such readers
 }
 
 // inWorld runs test in a bubble of its own time.
@@ -61,7 +66,7 @@ func inWorld(t *testing.T, test func(w *world)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := &world{t: t, ctx: ctx, r: r, admin: r.As(registry.Admin()), log: &strings.Builder{}, sick: map[string]bool{}}
+		w := &world{t: t, ctx: ctx, r: r, admin: r.As(registry.Admin()), log: &strings.Builder{}, sick: map[string]bool{}, dead: make(chan bool, 1)}
 		if err := namespace.Ensure(ctx, r.As(registry.Controller("namespace"))); err != nil {
 			t.Fatal(err)
 		}
@@ -96,6 +101,9 @@ func (w *world) start() {
 	ctx, cancel := context.WithCancel(w.ctx)
 	ended := make(chan bool)
 	go func() { g.Run(ctx); close(ended) }()
+	w.mu.Lock()
+	w.kill = cancel
+	w.mu.Unlock()
 	w.stop = func() { cancel(); <-ended }
 }
 
@@ -104,12 +112,17 @@ func (w *world) add(g *loop.Group) {
 	events := event.New(r.As(registry.Controller("deployment")), "test", slog.New(slog.DiscardHandler))
 	g.AddFunc("events", events.Run)
 	add := func(name string, build func(store.Client) loop.Controller) {
-		client := unlucky{r.As(registry.Controller(name)), w}
-		c := build(client)
-		if c.Name != name {
-			w.t.Errorf("controller %s is called %s", name, c.Name)
+		clients := []store.Client{unlucky{r.As(registry.Controller(name)), w}}
+		if w.lags && (name == "deployment" || name == "replicaset") {
+			clients = []store.Client{newLagging(clients[0], w, g), newLagging(clients[0], w, g)}
 		}
-		g.Add(client, c)
+		for _, client := range clients {
+			c := build(client)
+			if c.Name != name {
+				w.t.Errorf("controller %s is called %s", name, c.Name)
+			}
+			g.Add(client, c)
+		}
 	}
 	add("deployment", func(c store.Client) loop.Controller { return deployment.New(c, events.For("deployment-controller")) })
 	add("replicaset", func(c store.Client) loop.Controller { return replicaset.New(c, events.For("replicaset-controller")) })
@@ -119,41 +132,6 @@ func (w *world) add(g *loop.Group) {
 	add("garbage", func(c store.Client) loop.Controller { return garbage.New(c, events) })
 	add("eventttl", func(c store.Client) loop.Controller { return eventttl.New(c, events) })
 	g.Add(w.admin, loop.Controller{Name: "node", Workers: 4, Inputs: []loop.Input{{Kind: api.Pods, Keys: loop.Own}}, Reconcile: w.node})
-}
-
-// unlucky is a client whose writes fail now and then where the world says so: some before they are done, some after.
-type unlucky struct {
-	store.Client
-	w *world
-}
-
-func (u unlucky) try(write func() (api.Object, error)) (api.Object, error) {
-	u.w.mu.Lock()
-	fate := 9
-	if u.w.luck != nil {
-		fate = u.w.luck.IntN(10)
-	}
-	u.w.mu.Unlock()
-	if fate == 0 {
-		return nil, errors.New("connection refused")
-	}
-	obj, err := write()
-	if fate == 1 && err == nil {
-		return nil, errors.New("connection lost, nobody knows what was done")
-	}
-	return obj, err
-}
-
-func (u unlucky) Create(ctx context.Context, obj api.Object, opts store.CreateOptions) (api.Object, error) {
-	return u.try(func() (api.Object, error) { return u.Client.Create(ctx, obj, opts) })
-}
-
-func (u unlucky) Update(ctx context.Context, obj api.Object, opts store.UpdateOptions) (api.Object, error) {
-	return u.try(func() (api.Object, error) { return u.Client.Update(ctx, obj, opts) })
-}
-
-func (u unlucky) Delete(ctx context.Context, kind *api.Kind, ns, name string, opts store.DeleteOptions) (api.Object, error) {
-	return u.try(func() (api.Object, error) { return u.Client.Delete(ctx, kind, ns, name, opts) })
 }
 
 // node is what scheduler and agent do to a Pod.
@@ -349,12 +327,12 @@ func (w *world) bounds(check func(alive, ready int, images map[string]int) strin
 	}
 }
 
-// tally counts Pods: those not being deleted, those of them that are ready, and all by image.
+// tally counts Pods: those neither ended nor being deleted, those of them that are ready, and all by image.
 func tally(pods map[string]*corev1.Pod) (alive, ready int, images map[string]int) {
 	images = map[string]int{}
 	for _, pod := range pods {
 		images[pod.Spec.Containers[0].Image]++
-		if pod.DeletionTimestamp != nil {
+		if pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodFailed {
 			continue
 		}
 		alive++

@@ -19,6 +19,7 @@ type fleet struct {
 	want  int32  // replicas
 	start int32  // size with which a missing fresh set is made
 	make  bool   // the missing fresh set is to be made now
+	waits bool   // sets have to come to their sizes before the deployment's new one is shared out
 }
 
 // set is a ReplicaSet and the size it is to get.
@@ -68,6 +69,11 @@ func (f *fleet) unsettled() bool {
 		crowd = crowd || s.most() > 0
 	}
 	return crowd && f.fresh != nil && !observedNow(f.fresh.rs)
+}
+
+// crowded says that a set may have more Pods than its size, or make some that it was asked for before.
+func (f *fleet) crowded() bool {
+	return slices.ContainsFunc(f.all(), func(s *set) bool { return s.most() > s.size || !observedNow(s.rs) })
 }
 
 // roll is one step of a rolling update: the fresh set grows as far as the surge allows, and the old ones shrink as
@@ -152,9 +158,18 @@ func (f *fleet) resized() bool {
 	})
 }
 
-// scale spreads a new number of replicas over the sets without furthering the rollout.
+// scale spreads a new number of replicas over the sets without furthering the rollout. A larger number waits until
+// what was taken from a set before has gone, or there would be more Pods than either number allows.
 func (f *fleet) scale() {
 	active := f.active()
+	var total int32
+	for _, s := range active {
+		total += s.size
+	}
+	if surge, _ := bounds(f.d); f.want > 0 && f.want+surge > total && f.crowded() {
+		f.waits = true
+		return
+	}
 	switch {
 	case len(active) == 0 && f.fresh != nil:
 		f.fresh.size = f.want

@@ -164,8 +164,16 @@ func (f *fleet) changes(revision string) []Action {
 	return append(shrink, other...)
 }
 
-// sizes returns annotations with the deployment's size, from which a later resize is recognised.
+// sizes returns annotations with the deployment's size, from which a later resize is recognised: not while a resize
+// has to wait.
 func (f *fleet) sizes(annotations map[string]string) map[string]string {
+	if f.waits {
+		annotations = maps.Clone(annotations)
+		if annotations == nil {
+			annotations = map[string]string{}
+		}
+		return annotations
+	}
 	surge, _ := bounds(f.d)
 	annotations = with(annotations, desiredAnnotation, strconv.Itoa(int(f.want)))
 	annotations[maxAnnotation] = strconv.Itoa(int(f.want + surge))
