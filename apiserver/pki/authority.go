@@ -1,5 +1,7 @@
 // Package pki makes and keeps a cluster's keys: the certificate authority, the serving certificate, client
-// certificates and the key that signs service account tokens. Files are written once, 0600, in one directory.
+// certificates and the key that signs service account tokens. Keys are written once, 0600, in one directory;
+// certificates are made anew while the process runs, well before they end and when the clock is set so that they are
+// not valid.
 //
 // It decides nothing about what a name may do.
 package pki
@@ -9,7 +11,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -17,26 +18,35 @@ import (
 	"fmt"
 	"io/fs"
 	"math/big"
-	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 )
 
-// How long certificates last. The authority outlives what it signs.
+// How long certificates last, and how long before their end they are made anew. An authority outlives what it signs.
 const (
-	authorityLife = 10 * 365 * 24 * time.Hour
-	leafLife      = 365 * 24 * time.Hour
-	backdate      = 5 * time.Minute // clocks differ
+	authorityLife  = 10 * 365 * 24 * time.Hour
+	authoritySpare = 2 * 365 * 24 * time.Hour
+	leafLife       = 365 * 24 * time.Hour
+	leafSpare      = leafLife / 3
+	backdate       = 24 * time.Hour // clocks differ, and are set back
 )
 
-// Authority signs certificates.
+// Authority signs certificates. Its key stays; its certificate is made anew long before it ends, and the older one
+// is trusted as long as it lasts, so who knows either accepts what is signed.
 type Authority struct {
-	dir  string
-	now  func() time.Time
-	cert *x509.Certificate
-	key  crypto.Signer
-	pem  []byte
+	dir string
+	now func() time.Time
+	key crypto.Signer
+
+	mu      sync.RWMutex
+	certs   []*x509.Certificate // the first signs, all are trusted
+	pem     []byte
+	changed chan struct{} // closed when certs change
+
+	renewing sync.Mutex
+	done     []string // what Renew did, for news
 }
 
 // Open reads the authority in dir, or makes it at the first start. A directory that holds only one of key and
@@ -45,40 +55,48 @@ func Open(dir string, now func() time.Time) (*Authority, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make key directory: %w", err)
 	}
-	a := &Authority{dir: dir, now: now}
-	certPath, keyPath := filepath.Join(dir, "ca.crt"), filepath.Join(dir, "ca.key")
-	certPEM, certErr := os.ReadFile(certPath)
-	key, keyErr := readKey(keyPath)
+	a := &Authority{dir: dir, now: now, changed: make(chan struct{})}
+	text, certErr := os.ReadFile(a.certPath())
+	key, keyErr := readKey(a.keyPath())
 	switch {
 	case certErr == nil && keyErr == nil:
-		block, _ := pem.Decode(certPEM)
-		if block == nil {
-			return nil, fmt.Errorf("read %s: no PEM block", certPath)
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
+		certs, err := parseBundle(text)
 		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", certPath, err)
+			return nil, fmt.Errorf("read %s: %w", a.certPath(), err)
 		}
-		a.cert, a.key, a.pem = cert, key, certPEM
+		a.certs, a.key, a.pem = certs, key, text
 		return a, nil
 	case errors.Is(certErr, fs.ErrNotExist):
-		return a, a.make(certPath, keyPath, key, keyErr)
+		return a, a.make(key, keyErr)
 	default:
 		return nil, fmt.Errorf("open certificate authority in %s: %w", dir, errors.Join(certErr, keyErr))
 	}
 }
 
+func (a *Authority) certPath() string { return filepath.Join(a.dir, "ca.crt") }
+func (a *Authority) keyPath() string  { return filepath.Join(a.dir, "ca.key") }
+
 // make creates what is missing. The key is written first, so a crash in between is continued with the same key.
-func (a *Authority) make(certPath, keyPath string, key crypto.Signer, keyErr error) error {
+func (a *Authority) make(key crypto.Signer, keyErr error) error {
 	if errors.Is(keyErr, fs.ErrNotExist) {
-		key, keyErr = newKey(keyPath)
+		key, keyErr = newKey(a.keyPath())
 	}
 	if keyErr != nil {
 		return fmt.Errorf("make certificate authority: %w", keyErr)
 	}
-	serial, err := serialNumber()
+	a.key = key
+	cert, err := a.certify(nil)
 	if err != nil {
 		return err
+	}
+	return a.trust([]*x509.Certificate{cert})
+}
+
+// certify makes a certificate of the authority itself. It names the key as the former one did.
+func (a *Authority) certify(former *x509.Certificate) (*x509.Certificate, error) {
+	serial, err := serialNumber()
+	if err != nil {
+		return nil, err
 	}
 	now := a.now()
 	template := &x509.Certificate{
@@ -91,43 +109,57 @@ func (a *Authority) make(certPath, keyPath string, key crypto.Signer, keyErr err
 		IsCA:                  true,
 		MaxPathLenZero:        true,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if former != nil {
+		template.SubjectKeyId = former.SubjectKeyId
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, a.key.Public(), a.key)
 	if err != nil {
-		return fmt.Errorf("make certificate authority: %w", err)
+		return nil, fmt.Errorf("make certificate authority: %w", err)
 	}
-	if a.cert, err = x509.ParseCertificate(der); err != nil {
-		return fmt.Errorf("make certificate authority: %w", err)
-	}
-	a.key, a.pem = key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	return writeFile(certPath, a.pem, 0o644)
+	return x509.ParseCertificate(der)
 }
 
-// PEM returns the authority's certificate.
-func (a *Authority) PEM() []byte { return a.pem }
+// trust writes certs down and takes them over.
+func (a *Authority) trust(certs []*x509.Certificate) error {
+	text := bundle(certs)
+	if err := writeFile(a.certPath(), text, 0o644); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.certs, a.pem = certs, text
+	close(a.changed)
+	a.changed = make(chan struct{})
+	return nil
+}
 
-// Pool returns a pool with the authority's certificate.
+// PEM returns the certificates of the authority that are trusted.
+func (a *Authority) PEM() []byte {
+	text, _ := a.Trust()
+	return text
+}
+
+// Trust returns the certificates that are trusted, in PEM, and a channel that is closed when they change.
+func (a *Authority) Trust() (text []byte, changed <-chan struct{}) {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.pem, a.changed
+}
+
+// trusted returns the certificates; the first signs.
+func (a *Authority) trusted() []*x509.Certificate {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	return a.certs
+}
+
+// Pool returns a pool with the certificates that are trusted.
 func (a *Authority) Pool() *x509.CertPool {
 	pool := x509.NewCertPool()
-	pool.AddCert(a.cert)
+	for _, cert := range a.trusted() {
+		pool.AddCert(cert)
+	}
 	return pool
-}
-
-// Serving makes a serving certificate for names and addresses. It lives in memory: each start makes a new one.
-func (a *Authority) Serving(names []string, addresses []net.IP) (tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("make serving key: %w", err)
-	}
-	der, err := a.sign(&x509.Certificate{
-		Subject:     pkix.Name{CommonName: "slipway-apiserver"},
-		DNSNames:    names,
-		IPAddresses: addresses,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}, key.Public())
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("make serving certificate: %w", err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der, a.cert.Raw}, PrivateKey: key}, nil
 }
 
 // ClientCertificate makes a certificate and key, in PEM, that authenticates as user with groups.
@@ -160,7 +192,7 @@ func (a *Authority) sign(template *x509.Certificate, public crypto.PublicKey) ([
 	template.SerialNumber = serial
 	template.NotBefore, template.NotAfter = now.Add(-backdate), now.Add(leafLife)
 	template.KeyUsage = x509.KeyUsageDigitalSignature
-	return x509.CreateCertificate(rand.Reader, template, a.cert, public, a.key)
+	return x509.CreateCertificate(rand.Reader, template, a.trusted()[0], public, a.key)
 }
 
 func serialNumber() (*big.Int, error) {
@@ -169,50 +201,4 @@ func serialNumber() (*big.Int, error) {
 		return nil, fmt.Errorf("draw serial number: %w", err)
 	}
 	return serial.Add(serial, big.NewInt(1)), nil
-}
-
-func newKey(path string) (crypto.Signer, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	der, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		return nil, err
-	}
-	return key, writeFile(path, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), 0o600)
-}
-
-func readKey(path string) (crypto.Signer, error) {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return nil, fmt.Errorf("read %s: no PEM block", path)
-	}
-	key, err := x509.ParseECPrivateKey(block.Bytes)
-	if err != nil {
-		return nil, fmt.Errorf("read %s: not an EC private key", path)
-	}
-	return key, nil
-}
-
-// writeFile replaces path as a whole and durably.
-func writeFile(path string, data []byte, mode fs.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	defer os.Remove(f.Name()) // gone already when the rename succeeded
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return nil
 }

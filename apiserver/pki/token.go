@@ -21,6 +21,7 @@ const (
 	minTokenLife     = 10 * time.Minute
 	maxTokenLife     = 365 * 24 * time.Hour
 	defaultTokenLife = time.Hour
+	leeway           = time.Minute // for a clock that is set a little
 )
 
 // Tokens issues and verifies service account tokens: JWTs signed with ES256 whose claims are Kubernetes'.
@@ -112,6 +113,7 @@ type Account struct {
 	Namespace, Name, UID string
 	PodName, PodUID      string // empty: not bound to a Pod
 	SecretName           string // empty: not bound to a Secret
+	SecretUID            string
 	TokenID              string
 }
 
@@ -130,7 +132,7 @@ var ErrToken = errors.New("token is not valid")
 func (t *Tokens) Verify(token string) (Account, error) {
 	var c claims
 	_, err := jwt.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return t.key.Public().(*ecdsa.PublicKey), nil },
-		jwt.WithValidMethods([]string{"ES256"}), jwt.WithIssuer(t.issuer), jwt.WithExpirationRequired(), jwt.WithTimeFunc(t.now))
+		jwt.WithValidMethods([]string{"ES256"}), jwt.WithIssuer(t.issuer), jwt.WithExpirationRequired(), jwt.WithLeeway(leeway), jwt.WithTimeFunc(t.now))
 	if err != nil {
 		return Account{}, ErrToken
 	}
@@ -143,7 +145,7 @@ func (t *Tokens) Verify(token string) (Account, error) {
 		account.PodName, account.PodUID = pod.Name, pod.UID
 	}
 	if secret := c.Kubernetes.Secret; secret != nil {
-		account.SecretName = secret.Name
+		account.SecretName, account.SecretUID = secret.Name, secret.UID
 	}
 	return account, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -56,8 +57,9 @@ func (s *server) authenticate(r *http.Request) (registry.Identity, error) {
 		return s.serviceAccount(r.Context(), strings.TrimSpace(token))
 	}
 	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
-		subject := r.TLS.VerifiedChains[0][0].Subject
-		if subject.CommonName == "" {
+		leaf := r.TLS.VerifiedChains[0][0]
+		subject := leaf.Subject
+		if subject.CommonName == "" || time.Now().After(leaf.NotAfter) { // it may have ended since the handshake
 			return registry.Identity{}, unauthorized()
 		}
 		return registry.Identity{Name: subject.CommonName, Groups: append([]string{"system:authenticated"}, subject.Organization...)}, nil
@@ -65,7 +67,7 @@ func (s *server) authenticate(r *http.Request) (registry.Identity, error) {
 	return registry.Identity{}, unauthorized()
 }
 
-// serviceAccount accepts a token whose account, and the Pod it is bound to, still exist.
+// serviceAccount accepts a token whose account, and the Pod or Secret it is bound to, still exist: not others of their names.
 func (s *server) serviceAccount(ctx context.Context, token string) (registry.Identity, error) {
 	account, err := s.Tokens.Verify(token)
 	if err != nil {
@@ -83,7 +85,8 @@ func (s *server) serviceAccount(ctx context.Context, token string) (registry.Ide
 		}
 	}
 	if account.SecretName != "" {
-		if _, err := store.Get[*corev1.Secret](ctx, reader, account.Namespace, account.SecretName); err != nil {
+		secret, err := store.Get[*corev1.Secret](ctx, reader, account.Namespace, account.SecretName)
+		if err != nil || string(secret.UID) != account.SecretUID {
 			return registry.Identity{}, unauthorized()
 		}
 	}

@@ -70,12 +70,12 @@ func newFixture(t *testing.T) *fixture {
 	handler := New(Config{Registry: reg, Tokens: tokens, Logs: fakeLogs{}, Metrics: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		Version: version.Info{Major: "1", Minor: "37", GitVersion: "v1.37.1+slipway.0"},
 		Checks:  []Check{{Name: "store", Probe: func(context.Context) error { return nil }}}})
-	certificate, err := authority.Serving([]string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1)})
+	config, err := authority.TLS([]string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := httptest.NewUnstartedServer(handler)
-	server.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: authority.Pool()}
+	server.TLS = config
 	server.EnableHTTP2 = true
 	server.StartTLS()
 	t.Cleanup(server.Close)

@@ -2,20 +2,15 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
-	"net/netip"
 	"runtime"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	kubeversion "k8s.io/apimachinery/pkg/version"
 
@@ -36,7 +31,6 @@ import (
 	nodecontroller "github.com/slipway-dev/slipway/reconciler/node"
 	"github.com/slipway-dev/slipway/reconciler/replicaset"
 	"github.com/slipway-dev/slipway/reconciler/scheduler"
-	"github.com/slipway-dev/slipway/reconciler/serviceaccount"
 	"github.com/slipway-dev/slipway/reconciler/systemservice"
 )
 
@@ -99,72 +93,6 @@ func (c *control) close() error {
 	return errors.Join(errs...)
 }
 
-// listen serves the API where people reach it and, with containers on this machine, where Pods do.
-func (c *control) listen(ctx context.Context, running *errgroup.Group, m *machine) error {
-	config := &net.ListenConfig{}
-	first, err := config.Listen(ctx, "tcp", m.api.String())
-	if err != nil {
-		return usage("the API cannot listen on %s: %w; choose another address with --api-address", m.api, err)
-	}
-	listeners := []net.Listener{first}
-	ips := []net.IP{net.IPv4(127, 0, 0, 1), m.apiVIP.AsSlice(), m.api.Addr().AsSlice()}
-	if m.node != nil {
-		gateway := m.gatewayAddress()
-		ips = append(ips, gateway.Addr().AsSlice())
-		if !m.api.Addr().IsUnspecified() {
-			second, err := config.Listen(ctx, "tcp", gateway.String())
-			if err != nil {
-				first.Close()
-				return fmt.Errorf("the API cannot listen for Pods on %s: %w", gateway, err)
-			}
-			listeners = append(listeners, second)
-		}
-	}
-	names := []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + m.clusterDomain}
-	certificate, err := c.authority.Serving(names, ips)
-	if err != nil {
-		return err
-	}
-	if err := c.authority.WriteKubeconfig(m.data.kubeconfig(), "https://"+m.reachable().String(), "reader", registry.GroupPeople); err != nil {
-		return err
-	}
-	serve := &http.Server{
-		Handler: server.New(c.serverConfig(m)),
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: c.authority.Pool(),
-			MinVersion: tls.VersionTLS12},
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute,
-		ErrorLog:          slog.NewLogLogger(c.log.Handler(), slog.LevelDebug),
-		BaseContext:       func(net.Listener) context.Context { return ctx },
-	}
-	for _, listener := range listeners {
-		running.Go(func() error {
-			if err := serve.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
-				return fmt.Errorf("serve the API: %w", err)
-			}
-			return nil
-		})
-	}
-	running.Go(func() error {
-		<-ctx.Done()
-		return serve.Close()
-	})
-	return nil
-}
-
-// gatewayAddress is where Pods reach the API.
-func (m *machine) gatewayAddress() netip.AddrPort {
-	return netip.AddrPortFrom(m.node.gateway, m.api.Port())
-}
-
-// reachable is the API's address as the kubeconfig has it.
-func (m *machine) reachable() netip.AddrPort {
-	if m.api.Addr().IsUnspecified() {
-		return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), m.api.Port())
-	}
-	return m.api
-}
-
 func (c *control) serverConfig(m *machine) server.Config {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -205,9 +133,8 @@ func (c *control) parts(m *machine) *loop.Group {
 	add("namespace", namespace.New)
 	add("garbage", garbage.New)
 	add("eventttl", eventttl.New)
-	add("serviceaccount", func(client store.Client, events event.Recorder) loop.Controller {
-		return serviceaccount.New(client, events, string(c.authority.PEM()))
-	})
+	group.AddFunc("certificates", c.keeper(m).Run)
+	group.AddFunc("serviceaccount", c.serviceAccounts)
 	add("node", func(client store.Client, events event.Recorder) loop.Controller {
 		return nodecontroller.New(client, events, time.Now)
 	})

@@ -148,6 +148,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	parts.Go(func() { a.services.Follow(ctx, a.cfg.Client, a.log) })
 	parts.Go(func() { a.followPods(ctx) })
 	parts.Go(func() { a.collectOrphans(ctx) })
+	parts.Go(func() { followClock(ctx, time.Now, a.clockSet) })
 	parts.Go(func() { _ = registration.Run(ctx, a.registration()) })
 	parts.Wait()
 	a.running.Wait()

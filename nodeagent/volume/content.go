@@ -205,24 +205,36 @@ type tokenKey struct {
 }
 
 type token struct {
-	value   string
-	refresh time.Time
+	value       string
+	refresh     time.Time // by the clock that only goes on
+	from, until time.Time // by the clock that can be set: the API server goes by it
 }
 
-// token returns the token a file holds, a new one after four fifths of the old one's life.
+// newToken is a token that is to be made anew after four fifths of its life.
+func newToken(value string, now, expires time.Time) *token {
+	life := expires.Round(0).Sub(now.Round(0))
+	return &token{value: value, refresh: now.Add(life * 4 / 5), from: now.Round(0).Add(-time.Minute), until: expires.Round(0).Add(-life / 10)}
+}
+
+// good says whether the token may stay, at a time by each clock.
+func (t *token) good(now, wall time.Time) bool {
+	return now.Before(t.refresh) && wall.After(t.from) && wall.Before(t.until)
+}
+
+// token returns the token a file holds, a new one when it is due.
 func (v *Volumes) token(ctx context.Context, pod *corev1.Pod, key tokenKey) (*token, error) {
 	v.mu.Lock()
 	known := v.tokens[key]
 	v.mu.Unlock()
 	now := time.Now()
-	if known != nil && now.Before(known.refresh) {
+	if known != nil && known.good(now, now.Round(0)) {
 		return known, nil
 	}
 	value, expires, err := v.source.Token(ctx, pod, key.audience, key.seconds)
 	if err != nil {
 		return nil, err
 	}
-	fresh := &token{value: value, refresh: now.Add(expires.Sub(now) * 4 / 5)}
+	fresh := newToken(value, now, expires)
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.tokens[key] = fresh
