@@ -13,6 +13,7 @@ import (
 	"github.com/slipway-dev/slipway/nodeagent/agent"
 	"github.com/slipway-dev/slipway/nodeagent/agent/recipe"
 	"github.com/slipway-dev/slipway/nodeagent/agent/registration"
+	"github.com/slipway-dev/slipway/nodeagent/collect"
 	"github.com/slipway-dev/slipway/nodeagent/dns"
 	"github.com/slipway-dev/slipway/nodeagent/engine"
 	"github.com/slipway-dev/slipway/nodeagent/engine/containerd"
@@ -35,6 +36,7 @@ type node struct {
 	runtime *runtime.Runtime
 	engine  *containerd.Engine
 	network network.Network
+	images  *collect.Collector
 	proxy   *proxy.Proxy
 	dns     *dns.Server
 
@@ -163,8 +165,16 @@ func (n *node) openAgent(m *machine) (err error) {
 	if err != nil {
 		return fmt.Errorf("open node agent: %w", err)
 	}
+	dir := n.engine.LayersDir()
+	if dir == "" {
+		dir = m.data.path
+	}
+	n.images = collect.New(collect.Config{Images: n.engine, InUse: n.agent.ImagesInUse, Dir: dir, Floor: leastFree, Event: n.agent.NodeEvent, Log: m.log})
 	return nil
 }
+
+// leastFree is what images leave free however small the disk is: the store stops writing when only its reserve is left.
+const leastFree = leastSpace + leastSpace/2
 
 // addParts adds the node's loops.
 func (n *node) addParts(m *machine, group *loop.Group) {
@@ -173,6 +183,7 @@ func (n *node) addParts(m *machine, group *loop.Group) {
 	group.AddFunc("dns", func(ctx context.Context) error { return n.dns.Run(ctx, client) })
 	group.AddFunc("agent", n.agent.Run)
 	group.AddFunc("images", func(ctx context.Context) error { return n.archives.restore(ctx, n.known) })
+	group.AddFunc("collector", n.images.Run)
 }
 
 // close ends what runs in this process.

@@ -45,6 +45,11 @@ type Image struct {
 	ID    string // digest: "sha256:…"
 	Bytes int64  // compressed size
 	User  string // of the image's config: "", "1000", "app", "1000:1000"
+
+	// Loaded tells that it came from an archive: no registry is known to have it.
+	Loaded bool
+	// Since is when it came, or when its use was noted last, whichever is later.
+	Since time.Time
 }
 
 // PullOptions qualify a Pull.

@@ -42,6 +42,8 @@ var rooms = map[string][]string{
 	"nodeagent/catalog":        {"apiserver/api", "apiserver/store"},
 	"nodeagent/cgroup":         {},
 	"nodeagent/stats":          {"apiserver/api"},
+	"nodeagent/collect":        {"nodeagent/engine", "nodeagent/stats"},
+	"nodeagent/pressure":       {"apiserver/api", "nodeagent/stats"},
 	"examples-repo":            {},
 	"testing":                  {"apiserver", "gitsource", "reconciler", "nodeagent", "cmd", "examples-repo"},
 	"nodeagent/runtime/bundle": {}, // a module of its own

@@ -63,6 +63,7 @@ type Engine struct {
 	quiet   *log.Entry
 	host    runspec.Host
 	snap    string // name of the snapshotter
+	layers  string // folder of its layers, as containerd says; empty: it does not
 	runtime containers.RuntimeInfo
 
 	cache   cache
@@ -113,6 +114,9 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	e.Store = imagestore.New(imagestore.Config{
 		Client: e.client, Snapshotter: e.snap, Context: e.in, Registries: cfg.Registries, Log: cfg.Log,
 	})
+	if err := e.DropLeases(ctx); err != nil {
+		cfg.Log.Warn("what an earlier process was pulling stays on the disk for a day", "err", err)
+	}
 	ctx, e.stop = context.WithCancel(ctx)
 	if err := e.follow(ctx); err != nil {
 		e.stop()
@@ -166,6 +170,22 @@ func quietLogger() *log.Entry {
 	return logrus.NewEntry(logger)
 }
 
+// snapshotterRoot is what containerd's snapshotters call their folder.
+const snapshotterRoot = "root"
+
+// LayersDir returns the folder that holds images and the containers' writable layers; empty when containerd does not
+// say where it is.
+func (e *Engine) LayersDir() string { return e.layers }
+
+// LayerUsage returns what a container wrote into its own layer, in bytes and in files. Counting takes a while.
+func (e *Engine) LayerUsage(ctx context.Context, id string) (bytes, inodes int64, err error) {
+	usage, err := e.client.SnapshotService(e.snap).Usage(e.in(ctx), id)
+	if err != nil {
+		return 0, 0, fault.Classify("measure the layer of container "+id, err)
+	}
+	return usage.Size, usage.Inodes, nil
+}
+
 // snapshotter is overlayfs where the kernel and the file system can, else plain copies.
 func (e *Engine) snapshotter(ctx context.Context) (string, error) {
 	plugins, err := e.client.IntrospectionService().Plugins(ctx, "type==io.containerd.snapshotter.v1")
@@ -178,6 +198,7 @@ func (e *Engine) snapshotter(ctx context.Context) (string, error) {
 				if name == "native" {
 					e.cfg.Log.Warn("overlayfs cannot be used here: images are copied for every container")
 				}
+				e.layers = p.Exports[snapshotterRoot]
 				return name, nil
 			}
 		}

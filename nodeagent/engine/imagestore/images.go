@@ -71,8 +71,16 @@ func (s *Store) Forget(ref string) { s.images.forget(ref) }
 
 // imageCache remembers images, so that making a container asks nothing twice.
 type imageCache struct {
-	mu    sync.Mutex
-	byRef map[string]Info
+	mu      sync.Mutex
+	byRef   map[string]Info
+	changes uint64 // counts what was forgotten
+}
+
+// now returns the count of changes, for put.
+func (c *imageCache) now() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changes
 }
 
 func (c *imageCache) get(ref string) (Info, bool) {
@@ -82,19 +90,25 @@ func (c *imageCache) get(ref string) (Info, bool) {
 	return info, ok
 }
 
-func (c *imageCache) put(info Info) {
+// put remembers what was read since a count of changes. If anything was forgotten meanwhile, it may have been this.
+func (c *imageCache) put(info Info, since uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.byRef[info.Ref] = info
+	if c.changes == since {
+		c.byRef[info.Ref] = info
+	}
 }
 
 func (c *imageCache) forget(ref string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.changes++
 	delete(c.byRef, ref)
 }
 
-// normalise gives an image name its full form: "redis:7" is "docker.io/library/redis:7".
+// Normalise gives an image name its full form: "redis:7" is "docker.io/library/redis:7". The error is ErrImageName.
+func Normalise(ref string) (string, error) { return normalise(ref) }
+
 func normalise(ref string) (string, error) {
 	named, err := reference.ParseDockerRef(ref)
 	if err != nil {
@@ -119,6 +133,7 @@ func (s *Store) Lookup(ctx context.Context, ref string) (Info, error) {
 	if info, ok := s.images.get(name); ok {
 		return info, nil
 	}
+	since := s.images.now()
 	img, err := s.client.ImageService().Get(ctx, name)
 	if errdefs.IsNotFound(err) {
 		return Info{}, fmt.Errorf("%w: %s is not on this node", engine.ErrImageNotFound, name)
@@ -126,10 +141,11 @@ func (s *Store) Lookup(ctx context.Context, ref string) (Info, error) {
 	if err != nil {
 		return Info{}, fault.Classify("look up image "+name, err)
 	}
-	return s.unpacked(ctx, img)
+	return s.unpacked(ctx, img, since)
 }
 
-func (s *Store) unpacked(ctx context.Context, img images.Image) (Info, error) {
+// unpacked describes an image that was read since a count of changes of the cache.
+func (s *Store) unpacked(ctx context.Context, img images.Image, since uint64) (Info, error) {
 	info, err := s.describe(ctx, img)
 	if err != nil {
 		return Info{}, err
@@ -147,7 +163,7 @@ func (s *Store) unpacked(ctx context.Context, img images.Image) (Info, error) {
 	if err := s.inspect(ctx, layer, &info.Config); err != nil {
 		return Info{}, fmt.Errorf("read image %s: %w", img.Name, err)
 	}
-	s.images.put(info)
+	s.images.put(info, since)
 	return info, nil
 }
 
@@ -172,7 +188,8 @@ func (s *Store) describe(ctx context.Context, img images.Image) (Info, error) {
 		return Info{}, fmt.Errorf("read configuration of image %s: %w", img.Name, err)
 	}
 	info := Info{
-		Image:   engine.Image{Ref: img.Name, ID: img.Target.Digest.String(), User: config.Config.User},
+		Image: engine.Image{Ref: img.Name, ID: img.Target.Digest.String(), User: config.Config.User,
+			Loaded: img.Labels[labelLoaded] != "", Since: img.UpdatedAt},
 		ChainID: identity.ChainID(config.RootFS.DiffIDs).String(),
 		Config: runspec.Image{
 			Entrypoint: config.Config.Entrypoint, Cmd: config.Config.Cmd, Env: config.Config.Env,
@@ -204,6 +221,7 @@ func (s *Store) ListImages(ctx context.Context) ([]engine.Image, error) {
 				return nil, err
 			}
 		}
+		info.Loaded, info.Since = img.Labels[labelLoaded] != "", img.UpdatedAt // a note of use changes them
 		list = append(list, info.Image)
 	}
 	slices.SortFunc(list, func(a, b engine.Image) int { return strings.Compare(a.Ref, b.Ref) })
@@ -218,7 +236,7 @@ func (s *Store) Load(ctx context.Context, archive io.Reader) ([]engine.Image, er
 		return nil, fault.Classify("load images", err)
 	}
 	defer release(context.WithoutCancel(ctx))
-	loaded, err := s.client.Import(ctx, archive)
+	loaded, err := s.client.Import(ctx, archive, client.WithImageLabels(map[string]string{labelLoaded: "archive"}))
 	if err != nil {
 		return nil, fault.Classify("load images", err)
 	}
@@ -228,7 +246,7 @@ func (s *Store) Load(ctx context.Context, archive io.Reader) ([]engine.Image, er
 			return nil, err
 		}
 		s.images.forget(img.Name)
-		info, err := s.unpacked(ctx, img)
+		info, err := s.unpacked(ctx, img, s.images.now())
 		if err != nil {
 			return nil, err
 		}
@@ -253,7 +271,7 @@ func (s *Store) rename(ctx context.Context, img images.Image) (images.Image, err
 	store := s.client.ImageService()
 	old := img.Name
 	img.Name = name
-	if _, err = store.Update(ctx, img, "target"); errdefs.IsNotFound(err) {
+	if _, err = store.Update(ctx, img, "target", "labels"); errdefs.IsNotFound(err) {
 		_, err = store.Create(ctx, img)
 	}
 	if err != nil {

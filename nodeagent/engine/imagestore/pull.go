@@ -106,7 +106,7 @@ func (s *Store) fetch(ctx context.Context, name string, opts engine.PullOptions,
 		return engine.Image{}, pullError(name, err)
 	}
 	s.images.forget(name)
-	info, err := s.unpacked(ctx, img.Metadata())
+	info, err := s.unpacked(ctx, img.Metadata(), s.images.now())
 	if err != nil {
 		return engine.Image{}, err
 	}
