@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -75,7 +74,7 @@ func (w *worker) job(action lifecycle.Action) func(context.Context) func() {
 	case lifecycle.Start:
 		return func(ctx context.Context) func() { return w.start(ctx, pod, action, ip) }
 	case lifecycle.Drain:
-		return func(ctx context.Context) func() { return w.drain(ctx, pod, ip) }
+		return func(ctx context.Context) func() { return w.drain(ctx, pod) }
 	case lifecycle.Stop:
 		return func(ctx context.Context) func() { return w.stop(ctx, pod, ip, action) }
 	case lifecycle.Kill:
@@ -85,7 +84,7 @@ func (w *worker) job(action lifecycle.Action) func(context.Context) func() {
 	case lifecycle.Remove:
 		return w.attempt(action, func(ctx context.Context) error { return w.remove(ctx, pod, action) })
 	case lifecycle.TeardownSandbox:
-		return w.teardownSandbox
+		return func(ctx context.Context) func() { return w.teardownSandbox(ctx, pod) }
 	case lifecycle.UnmountVolumes:
 		return w.unmountVolumes
 	case lifecycle.WriteStatus:
@@ -256,7 +255,8 @@ func (w *worker) mountVolumes(ctx context.Context, self downward.Self) func() {
 	}
 }
 
-func (w *worker) teardownSandbox(ctx context.Context) func() {
+func (w *worker) teardownSandbox(ctx context.Context, pod *corev1.Pod) func() {
+	w.partingWords(ctx, pod)
 	err := w.a.cfg.Network.Teardown(ctx, string(w.uid))
 	return func() {
 		if err != nil {
@@ -278,22 +278,6 @@ func (w *worker) unmountVolumes(ctx context.Context) func() {
 		w.o.Volumes = lifecycle.Volumes{Presence: lifecycle.Gone}
 	}
 }
-
-// drain waits until the proxy leads no new connections to the Pod, for a bounded time.
-func (w *worker) drain(ctx context.Context, pod *corev1.Pod, ip string) func() {
-	address, err := netip.ParseAddr(ip)
-	if err == nil && w.a.cfg.Proxy != nil && !pod.Spec.HostNetwork {
-		ctx, cancel := context.WithTimeout(ctx, drainLimit)
-		defer cancel()
-		if err := w.a.cfg.Proxy.Settled(ctx, address); err != nil && ctx.Err() == nil {
-			w.a.log.Warn("drain pod", "namespace", pod.Namespace, "pod", pod.Name, "err", err)
-		}
-	}
-	return func() { w.o.Drained = true }
-}
-
-// drainLimit bounds the wait for a Pod's endpoint to leave the packet filter.
-const drainLimit = 2 * time.Second
 
 // writeStatus writes the Pod's status, fenced by the revision it was planned on.
 func (w *worker) writeStatus(ctx context.Context, pod *corev1.Pod, status corev1.PodStatus, pause time.Duration) func() {

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,9 +37,9 @@ import (
 	"github.com/slipway-dev/slipway/nodeagent/volume"
 )
 
-// Drainer tells when no new connections are led to a Pod any more: the service proxy.
+// Drainer tells when no new connections are led to a Pod that is being deleted any more: the service proxy.
 type Drainer interface {
-	Settled(ctx context.Context, pod netip.Addr) error
+	Settled(ctx context.Context, pod *corev1.Pod) error
 }
 
 // Config is what an Agent works with. Client must be bound to the node's identity.

@@ -3,7 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
-	"net/netip"
+
 	"os"
 	"path/filepath"
 	"slices"
@@ -230,8 +230,8 @@ type slowProxy struct {
 	settle chan struct{}
 }
 
-func (p *slowProxy) Settled(ctx context.Context, pod netip.Addr) error {
-	p.asked <- pod.String()
+func (p *slowProxy) Settled(ctx context.Context, pod *corev1.Pod) error {
+	p.asked <- pod.Status.PodIP
 	select {
 	case <-p.settle:
 		return nil

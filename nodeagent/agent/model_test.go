@@ -195,6 +195,8 @@ func (n *modelNetwork) Setup(_ context.Context, p network.Pod) (network.Sandbox,
 	return network.Sandbox{NetNS: "/n", IPC: "/i", UTS: "/u", IP: n.pods[p.ID]}, nil
 }
 
+func (n *modelNetwork) Find(string) (network.Sandbox, bool) { return network.Sandbox{}, false }
+
 func (n *modelNetwork) Teardown(_ context.Context, id string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -35,6 +37,9 @@ func (w *worker) stop(ctx context.Context, pod *corev1.Pod, ip string, action li
 	if errors.Is(err, engine.ErrNotFound) {
 		err = nil
 	}
+	if err == nil {
+		err = w.noteAsked(action.ID)
+	}
 	if err != nil && ctx.Err() == nil {
 		w.a.log.Warn("stop container", "namespace", pod.Namespace, "pod", pod.Name, "container", action.Container, "err", err)
 		rest(ctx, firstPause)
@@ -44,6 +49,35 @@ func (w *worker) stop(ctx context.Context, pod *corev1.Pod, ip string, action li
 			delete(w.o.Signalled, action.ID) // it was not asked: ask again
 		}
 	}
+}
+
+// askedDir holds an empty file per container that was asked to end. Programs may take a second signal as an order to
+// drop what they are finishing, so an agent that starts again does not repeat it.
+func (w *worker) askedDir() string { return filepath.Join(w.podDir(), "asked") }
+
+func (w *worker) noteAsked(id string) error {
+	if err := os.MkdirAll(w.askedDir(), 0o700); err != nil {
+		return fmt.Errorf("note that container %s was asked to end: %w", id, err)
+	}
+	if err := os.WriteFile(filepath.Join(w.askedDir(), id), nil, 0o600); err != nil {
+		return fmt.Errorf("note that container %s was asked to end: %w", id, err)
+	}
+	return nil
+}
+
+// readAsked returns what noteAsked noted.
+func (w *worker) readAsked() map[string]time.Time {
+	entries, err := os.ReadDir(w.askedDir())
+	if err != nil {
+		return nil // none
+	}
+	asked := map[string]time.Time{}
+	for _, entry := range entries {
+		if info, err := entry.Info(); err == nil {
+			asked[entry.Name()] = info.ModTime()
+		}
+	}
+	return asked
 }
 
 // postStart runs a container's postStart hook; when it fails the container is killed, and restarts as after a crash.

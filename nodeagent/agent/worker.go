@@ -39,12 +39,13 @@ type worker struct {
 	o        lifecycle.Observed // what is remembered between turns
 	sandbox  network.Sandbox
 	busy     map[string]context.CancelFunc
-	tries    map[string]int // failures in a row, by action
-	refresh  time.Time      // when volumes are due again
-	stale    bool           // volumes are to be brought up to date
-	due      time.Time      // when a waiting status is written
-	admitted bool           // whether the node takes it was decided
-	taken    bool           // and it does; under Agent.mu
+	tries    map[string]int       // failures in a row, by action
+	refresh  time.Time            // when volumes are due again
+	stale    bool                 // volumes are to be brought up to date
+	due      time.Time            // when a waiting status is written
+	admitted bool                 // whether the node takes it was decided
+	taken    bool                 // and it does; under Agent.mu
+	asked    map[string]time.Time // containers an earlier run of the agent asked to end, and when
 }
 
 func newWorker(a *Agent, pod *corev1.Pod) *worker {
@@ -57,6 +58,7 @@ func newWorker(a *Agent, pod *corev1.Pod) *worker {
 		},
 	}
 	w.probes = probe.NewSet(w.wake)
+	w.asked = w.readAsked()
 	return w
 }
 
@@ -199,6 +201,11 @@ func (w *worker) observe() {
 	w.o.Probes = map[string]lifecycle.Probe{}
 	for id, s := range w.probes.States() {
 		w.o.Probes[id] = lifecycle.Probe(s)
+	}
+	for _, c := range w.o.Containers {
+		if at, ok := w.asked[c.ID]; ok {
+			w.o.Signalled[c.ID] = at
+		}
 	}
 	w.readMessages()
 	w.prune()

@@ -286,6 +286,9 @@ func gracePeriod(pod *corev1.Pod) int64 {
 	return corev1.DefaultTerminationGracePeriodSeconds
 }
 
+// Grace returns how long the Pod's containers get between being asked to end and being killed.
+func Grace(pod *corev1.Pod) time.Duration { return seconds(gracePeriod(pod)) }
+
 func stopping(name string) string { return fmt.Sprintf("Stopping container %s", name) }
 
 func seconds(n int64) time.Duration { return time.Duration(n) * time.Second }

@@ -10,6 +10,8 @@ import "context"
 type Network interface {
 	// Setup makes (or finds) the sandbox of a Pod. It is idempotent: the same id keeps its address.
 	Setup(ctx context.Context, pod Pod) (Sandbox, error)
+	// Find returns the sandbox of an id as it is; ok is false where there is none, or not a whole one.
+	Find(id string) (_ Sandbox, ok bool)
 	// Teardown removes a sandbox; removing what does not exist is no error.
 	Teardown(ctx context.Context, id string) error
 	// List returns the ids of all sandboxes, sorted.

@@ -41,6 +41,20 @@ func (n *node) Setup(ctx context.Context, pod Pod) (Sandbox, error) {
 	return n.sandbox(rec)
 }
 
+// Find returns the sandbox as it is.
+func (n *node) Find(id string) (Sandbox, bool) {
+	if checkID(id) != nil {
+		return Sandbox{}, false
+	}
+	defer n.lock(id)()
+	rec, ok := n.records.load(id)
+	if !ok || !n.whole(rec) {
+		return Sandbox{}, false
+	}
+	box, err := n.sandbox(rec)
+	return box, err == nil
+}
+
 // Teardown removes the sandbox. What holds its namespaces open keeps them, without a way out.
 func (n *node) Teardown(_ context.Context, id string) error {
 	if err := checkID(id); err != nil {

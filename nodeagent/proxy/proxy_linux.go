@@ -45,15 +45,16 @@ type Proxy struct {
 	local relay.Relays // node ports on the loopback addresses
 
 	mu        sync.Mutex
-	services  map[types.NamespacedName][]Front // the fronts of each
-	have      State                            // in the packet filter, when last we knew
-	known     bool                             // that it is so still: no change failed
+	services  map[string]map[string]led // by namespace and name
+	have      State                     // in the packet filter, when last we knew
+	known     bool                      // that it is so still: no change failed
 	want      State
-	changed   []Front       // where want may differ from have
-	moved     chan struct{} // closed when have changes
-	generate  uint32        // of the packet filter after our last change
-	suspicion bool          // somebody changed the packet filter since all of it was looked at
-	looked    time.Time     // when that was
+	changed   []Front                 // where want may differ from have
+	unstuck   map[netip.AddrPort]bool // backends that are gone, whose clients are still to be let go
+	moved     chan struct{}           // closed when have changes
+	generate  uint32                  // of the packet filter after our last change
+	suspicion bool                    // somebody changed the packet filter since all of it was looked at
+	looked    time.Time               // when that was
 }
 
 // New checks that the addresses of Services are free on this host and leads them to Device, which must exist. Rules
@@ -81,8 +82,8 @@ func New(cfg Config) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{cfg: cfg, table: table, services: map[types.NamespacedName][]Front{},
-		have: State{}, want: State{}, moved: make(chan struct{})}
+	p := &Proxy{cfg: cfg, table: table, services: map[string]map[string]led{},
+		have: State{}, want: State{}, unstuck: map[netip.AddrPort]bool{}, moved: make(chan struct{})}
 	return p, p.route()
 }
 
@@ -121,20 +122,33 @@ func (p *Proxy) apply(changes catalog.Changes) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for name := range changes { // first what goes, so that an address may pass from one Service to another
-		for _, front := range p.services[name] {
+		for _, front := range p.services[name.Namespace][name.Name].fronts {
 			delete(p.want, front)
 			p.changed = append(p.changed, front)
 		}
-		delete(p.services, name)
+		delete(p.services[name.Namespace], name.Name)
 	}
 	for name, service := range changes {
-		for _, rule := range Compile(service, p.cfg.Node) {
-			p.want[rule.Front] = rule
-			p.services[name] = append(p.services[name], rule.Front)
-			p.changed = append(p.changed, rule.Front)
-		}
+		p.lead(name, service)
 	}
 	return p.settle()
+}
+
+// lead takes over one Service; nil is one that is gone.
+func (p *Proxy) lead(name types.NamespacedName, service *catalog.Service) {
+	if service == nil {
+		return
+	}
+	l := led{Service: service}
+	for _, rule := range Compile(service, p.cfg.Node) {
+		p.want[rule.Front] = rule
+		l.fronts = append(l.fronts, rule.Front)
+		p.changed = append(p.changed, rule.Front)
+	}
+	if p.services[name.Namespace] == nil {
+		p.services[name.Namespace] = map[string]led{}
+	}
+	p.services[name.Namespace][name.Name] = l
 }
 
 // settle makes the packet filter what is wanted. The caller holds the lock.
@@ -195,24 +209,33 @@ func (p *Proxy) record(steps []Step) {
 	p.moved = make(chan struct{})
 }
 
-// unstick lets clients go whose backend the steps took away.
+// unstick lets clients go whose backend the steps took away. Until it is done they are led there still, so Settled
+// waits for it; what fails is done with the next change.
 func (p *Proxy) unstick(steps []Step) error {
-	gone := map[netip.AddrPort]bool{}
 	for _, step := range steps {
 		if step.Old == nil || step.Old.Sticky == 0 {
 			continue
 		}
 		for _, backend := range step.Old.Backends {
 			if step.New == nil || !slices.Contains(step.New.Backends, backend) {
-				gone[backend] = true
+				p.unstuck[backend] = true
 			}
 		}
 	}
-	if len(gone) == 0 {
+	for front := range p.have { // an address may be another Pod's by now
+		for _, backend := range p.have[front].Backends {
+			if p.have[front].Sticky > 0 {
+				delete(p.unstuck, backend)
+			}
+		}
+	}
+	if len(p.unstuck) == 0 {
 		return nil
 	}
-	err := p.table.unstick(gone)
+	passed() // a packet that still saw the old rules may remember its backend anew
+	err := p.table.unstick(p.unstuck)
 	if err == nil {
+		clear(p.unstuck)
 		p.generate, err = nft.Generation()
 	}
 	return err
@@ -262,39 +285,6 @@ func (p *Proxy) mend() error {
 		p.looked = time.Now()
 	}
 	return nil
-}
-
-// Settled returns when no new connection is led to a Pod any more: its address is in no rule, or only because all
-// backends of a Service are terminating. It waits for the Pod's endpoints to say that it is not ready, and first of
-// all until rules are in place at all: bound it with ctx.
-func (p *Proxy) Settled(ctx context.Context, pod netip.Addr) error {
-	for {
-		p.mu.Lock()
-		used, moved := !p.known || p.uses(pod), p.moved
-		p.mu.Unlock()
-		if !used {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-moved:
-		}
-	}
-}
-
-func (p *Proxy) uses(pod netip.Addr) bool {
-	for _, rule := range p.have {
-		if rule.Draining {
-			continue
-		}
-		for _, backend := range rule.Backends {
-			if backend.Addr() == pod {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // State returns the rules in place.

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/slipway-dev/slipway/apiserver/api"
 	"github.com/slipway-dev/slipway/apiserver/store"
@@ -109,7 +110,8 @@ func (w *world) answer(ns, id string) {
 }
 
 func service(name, clusterIP string, nodePort int32) *corev1.Service {
-	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}, Spec: corev1.ServiceSpec{ClusterIP: clusterIP, Type: corev1.ServiceTypeNodePort}}
+	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name},
+		Spec: corev1.ServiceSpec{ClusterIP: clusterIP, Type: corev1.ServiceTypeNodePort, Selector: map[string]string{"app": "web"}}}
 	for _, p := range []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP} {
 		s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: strings.ToLower(string(p)), Protocol: p, Port: 80, NodePort: nodePort})
 	}
@@ -125,9 +127,23 @@ func endpoints(service string, ready ...network.Sandbox) *discoveryv1.EndpointSl
 		s.Ports = append(s.Ports, discoveryv1.EndpointPort{Name: &name, Protocol: &p, Port: &port})
 	}
 	for _, box := range ready {
-		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{box.IP}})
+		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{box.IP}, TargetRef: &corev1.ObjectReference{UID: types.UID(box.IP)}})
 	}
 	return s
+}
+
+// leaving adds a Pod that is being deleted.
+func leaving(s *discoveryv1.EndpointSlice, box network.Sandbox) *discoveryv1.EndpointSlice {
+	yes, no := true, false
+	s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{box.IP}, TargetRef: &corev1.ObjectReference{UID: types.UID(box.IP)},
+		Conditions: discoveryv1.EndpointConditions{Ready: &no, Serving: &yes, Terminating: &yes}})
+	return s
+}
+
+// object is a sandbox's Pod as the API has it. Services of endpoints select it.
+func object(box network.Sandbox) *corev1.Pod {
+	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "pod", UID: types.UID(box.IP), Labels: map[string]string{"app": "web"}},
+		Status: corev1.PodStatus{Phase: corev1.PodRunning, PodIP: box.IP}}
 }
 
 // put stores an object, over an earlier one.
@@ -284,13 +300,13 @@ func TestEndpointLeavesBeforeItsPodIsStopped(t *testing.T) {
 	}
 
 	settled := make(chan error, 1)
-	go func() { settled <- w.proxy.Settled(t.Context(), netip.MustParseAddr(b.IP)) }()
+	go func() { settled <- w.proxy.Settled(t.Context(), object(b)) }()
 	select {
 	case <-settled:
 		t.Fatal("Settled returned while the Pod is ready")
 	case <-time.After(20 * time.Millisecond):
 	}
-	w.put(endpoints("web", c))
+	w.put(leaving(endpoints("web", c), b))
 	check(t, <-settled)
 	for range 20 {
 		if got := w.call(a.NetNS, "tcp4", "10.96.0.20:80"); got != a.IP+" to c" {
@@ -313,11 +329,9 @@ func TestSettledWhenOnlyTerminatingEndpointsAreLeft(t *testing.T) {
 	w := newWorld(t)
 	b := w.pod("b")
 	w.put(service("web", "10.96.0.20", 0))
-	leaving, yes, no := endpoints("web", b), true, false
-	leaving.Endpoints[0].Conditions = discoveryv1.EndpointConditions{Ready: &no, Serving: &yes, Terminating: &yes}
-	w.put(leaving)
+	w.put(leaving(endpoints("web"), b))
 	w.until("10.96.0.20:80/TCP shop/web:tcp -> 10.244.0.2:8080 (draining)")
-	check(t, w.proxy.Settled(t.Context(), netip.MustParseAddr(b.IP)))
+	check(t, w.proxy.Settled(t.Context(), object(b)))
 	if got := w.call(here, "tcp4", "10.96.0.20:80"); got != "10.244.0.1 to b" {
 		t.Errorf("call: %q", got)
 	}

@@ -276,3 +276,10 @@ func streams(t *testing.T, s *cluster.Slipway, args []string) {
 	cancel()
 	_ = cmd.Wait() // it was ended by us
 }
+
+func mkdir(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}

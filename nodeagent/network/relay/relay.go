@@ -15,7 +15,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -40,11 +39,12 @@ type Relays struct {
 
 // relay serves one port.
 type relay struct {
-	backends atomic.Pointer[[]netip.AddrPort]
-	close    []io.Closer
+	close []io.Closer
 
-	mu      sync.Mutex
-	clients map[netip.AddrPort]*net.UDPConn // UDP: by caller, connected to its backend
+	mu       sync.Mutex
+	backends []netip.AddrPort
+	calling  map[netip.AddrPort]int          // TCP: backends being called, and how many times over
+	clients  map[netip.AddrPort]*net.UDPConn // UDP: by caller, connected to its backend
 }
 
 // Serve leads new calls of a port to the backends, from now on; without any the port is closed. It returns an error
@@ -59,15 +59,28 @@ func (l *Relays) Serve(port Port, backends []netip.AddrPort) error {
 		return nil
 	}
 	if r == nil {
-		r = &relay{clients: map[netip.AddrPort]*net.UDPConn{}}
+		r = &relay{calling: map[netip.AddrPort]int{}, clients: map[netip.AddrPort]*net.UDPConn{}}
 		if l.ports == nil {
 			l.ports = map[Port]*relay{}
 		}
 		l.ports[port] = r
 	}
-	r.backends.Store(&backends)
+	r.lead(backends)
 	r.drop(func(backend netip.AddrPort) bool { return !slices.Contains(backends, backend) })
 	return r.listen(port)
+}
+
+// Calling says whether a connection to an address is being opened. Once Serve has been called without the address for
+// every port, and this was false, no relay opens one any more.
+func (l *Relays) Calling(addr netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.ports {
+		if r.callingTo(addr) {
+			return true
+		}
+	}
+	return false
 }
 
 // Retry opens the ports that were taken when they were asked for, and are free now.
@@ -165,16 +178,59 @@ func (r *relay) relayTCP(client *net.TCPConn) {
 
 // dial connects to a backend; when it does not answer, to another one. It returns nil when none does.
 func (r *relay) dial() *net.TCPConn {
-	backends := *r.backends.Load()
-	for tried, i := range rand.Perm(len(backends)) {
-		if tried == dialTries {
+	var tried []netip.AddrPort
+	for range dialTries {
+		backend, ok := r.choose(tried)
+		if !ok {
 			break
 		}
-		if c, err := net.DialTimeout("tcp", backends[i].String(), dialTimeout); err == nil {
+		tried = append(tried, backend)
+		c, err := net.DialTimeout("tcp", backend.String(), dialTimeout)
+		r.called(backend)
+		if err == nil {
 			return c.(*net.TCPConn)
 		}
 	}
 	return nil
+}
+
+// lead takes over the backends for calls from now on.
+func (r *relay) lead(backends []netip.AddrPort) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.backends = backends
+}
+
+// choose picks a backend as they are now, none of those tried, and notes that it is being called.
+func (r *relay) choose(tried []netip.AddrPort) (netip.AddrPort, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	left := slices.DeleteFunc(slices.Clone(r.backends), func(b netip.AddrPort) bool { return slices.Contains(tried, b) })
+	if len(left) == 0 {
+		return netip.AddrPort{}, false
+	}
+	backend := left[rand.IntN(len(left))]
+	r.calling[backend]++
+	return backend, true
+}
+
+func (r *relay) called(backend netip.AddrPort) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.calling[backend]--; r.calling[backend] == 0 {
+		delete(r.calling, backend)
+	}
+}
+
+func (r *relay) callingTo(addr netip.Addr) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for backend := range r.calling {
+		if backend.Addr() == addr {
+			return true
+		}
+	}
+	return false
 }
 
 // copyHalf carries one direction until its sender has no more.
@@ -213,8 +269,7 @@ func (r *relay) backendFor(conn *net.UDPConn, client netip.AddrPort) *net.UDPCon
 			return nil
 		}
 		var err error
-		backends := *r.backends.Load()
-		to := backends[rand.IntN(len(backends))]
+		to := r.backends[rand.IntN(len(r.backends))]
 		if backend, err = net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(to)); err != nil {
 			return nil
 		}

@@ -172,3 +172,27 @@ func check(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// TestCallsUnderWayAreTold: a backend that was chosen is called, whatever Serve said since.
+func TestCallsUnderWayAreTold(t *testing.T) {
+	one, two := echo(t, "one"), echo(t, "two")
+	port, l := free(t)
+	l.Close()
+	var relays Relays
+	defer relays.Close()
+	check(t, relays.Serve(port, []netip.AddrPort{one}))
+	r := relays.ports[port]
+	chosen, _ := r.choose(nil)
+	check(t, relays.Serve(port, []netip.AddrPort{two}))
+	if !relays.Calling(one.Addr()) {
+		t.Error("a call under way is not told")
+	}
+	if next, ok := r.choose([]netip.AddrPort{chosen}); !ok || next != two {
+		t.Errorf("after %s did not answer %s is called, want %s", chosen, next, two)
+	}
+	r.called(chosen)
+	r.called(two)
+	if relays.Calling(one.Addr()) {
+		t.Error("a call that has ended is told as under way")
+	}
+}

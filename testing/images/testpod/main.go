@@ -21,6 +21,8 @@ type command struct {
 func commands() map[string]command {
 	return map[string]command{
 		"serve":    {"[ADDR=:8080] HTTP: / hostname, /env, /file?path=, /healthz, /fail toggles healthz, /exit?code=", serve},
+		"graceful": {"[VERSION] [ADDR=:8080] HTTP: / VERSION hostname, ?work=DURATION, /readyz, /flip toggles readyz; ends as it should", graceful},
+		"caller":   {"URL… call them without a pause; reports on :8081", caller},
 		"grpc":     {"[ADDR=:9090] gRPC health service", serveGRPC},
 		"tcp":      {"[ADDR=:7070] TCP echo", serveTCP},
 		"exit":     {"CODE [AFTER] exit with CODE after a duration", exit},
