@@ -67,6 +67,11 @@ func (w *world) keep(d time.Duration) {
 	}
 }
 
+func (u unlucky) List(ctx context.Context, kind *api.Kind, opts store.ListOptions) (store.List, error) {
+	u.w.lists.Add(1)
+	return u.Client.List(ctx, kind, opts)
+}
+
 func (u unlucky) Create(ctx context.Context, obj api.Object, opts store.CreateOptions) (api.Object, error) {
 	return u.try(func() (api.Object, error) { return u.Client.Create(ctx, obj, opts) })
 }

@@ -50,6 +50,7 @@ type world struct {
 	kill    func()          // ends all parts without waiting for them
 	dead    chan bool       // is told when they were killed
 	lags    bool            // controllers of workloads are there twice, and each reads what was true a while ago
+	lists   atomic.Int64    // counts what controllers list
 	lagging atomic.Uint64   // counts such readers
 }
 

@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 
+	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/slipway-dev/slipway/apiserver/api"
 	"github.com/slipway-dev/slipway/apiserver/event"
@@ -19,22 +22,31 @@ import (
 const (
 	name    = "garbage"
 	workers = 16
+	// mostAtOnce bounds the writes of one turn that are in flight, and maxLost how many lost owners are remembered.
+	mostAtOnce = 64
+	maxLost    = 500
 )
+
+// reasonNamespace is upstream's reason of an Event about an owner that cannot be one.
+const reasonNamespace = "OwnerRefInvalidNamespace"
 
 type controller struct {
 	client store.Client
 	events event.Recorder
 	index  *index
+
+	mu   sync.Mutex
+	lost map[types.UID]bool // owners that are in no namespace
 }
 
 // New returns the controller. It acts through client and speaks through events.
 func New(client store.Client, events event.Recorder) loop.Controller {
-	c := &controller{client: client, events: events, index: newIndex()}
+	c := &controller{client: client, events: events, index: newIndex(kinds()...), lost: map[types.UID]bool{}}
 	var inputs []loop.Input
 	for _, kind := range kinds() {
 		inputs = append(inputs, loop.Input{Kind: kind, Keys: func(old, obj api.Object, deleted bool) []loop.Key {
 			return c.index.changed(kind, old, obj, deleted)
-		}})
+		}, Known: func(all bool) { c.index.known(kind, all) }})
 	}
 	return loop.Controller{Name: name, Workers: workers, Inputs: inputs, Reconcile: c.reconcile}
 }
@@ -49,12 +61,28 @@ func (c *controller) reconcile(ctx context.Context, key loop.Key) error {
 	if err != nil || o.Object == nil {
 		return err
 	}
-	for _, action := range plan(o) {
-		if err := c.apply(ctx, action); err != nil && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("%s: %w", action, err)
+	return c.carryOut(ctx, plan(o))
+}
+
+// carryOut applies actions, those on dependants side by side. What is done to the object itself comes after all others
+// have succeeded: a finalizer is what brings a turn that was cut off back.
+func (c *controller) carryOut(ctx context.Context, actions []Action) error {
+	var group errgroup.Group
+	group.SetLimit(mostAtOnce)
+	for _, action := range actions {
+		if _, last := action.(Release); last {
+			if err := group.Wait(); err != nil {
+				return err
+			}
 		}
+		group.Go(func() error {
+			if err := c.apply(ctx, action); err != nil && !apierrors.IsNotFound(err) {
+				return fmt.Errorf("%s: %w", action, err)
+			}
+			return nil
+		})
 	}
-	return nil
+	return group.Wait()
 }
 
 // observe reads the object and what its references lead to. The object is nil when it is gone.
@@ -80,10 +108,26 @@ func (c *controller) observe(ctx context.Context, key loop.Key) (observed, error
 			o.Owners = append(o.Owners, owner{ref.UID, s})
 		}
 	}
-	if needsDependants(o) {
+	if !needsDependants(o) {
+		return o, nil
+	}
+	list := false
+	if o.Held, list = o.known(c.index); list {
 		o.Dependants, err = c.dependants(ctx, obj)
 	}
 	return o, err
+}
+
+// known asks the index, so that an object with thousands of dependants does not list them after the end of each, and
+// whether they have to be listed. What is held is looked at again when the index hears of a change. That nobody is
+// there is only believed of an object that is not being deleted yet: no finalizer is taken off on the index's word.
+func (o observed) known(x *index) (held, list bool) {
+	perhaps, blocking := x.owns(o.Object.GetUID())
+	if o.Object.GetDeletionTimestamp() == nil {
+		return false, perhaps
+	}
+	held = blocking && inForeground(o.Object)
+	return held, !held
 }
 
 // look reads what is behind a reference of obj. What cannot be told counts as solid: an unknown kind, and an owner in
@@ -96,22 +140,49 @@ func (c *controller) look(ctx context.Context, obj api.Object, ref metav1.OwnerR
 	namespace := ""
 	if kind.Namespaced {
 		if namespace = obj.GetNamespace(); namespace == "" {
-			c.events.Event(obj, corev1.EventTypeWarning, "OwnerRefInvalidNamespace", fmt.Sprintf("owner %s %s lives in a namespace, this object does not", ref.Kind, ref.Name))
+			c.events.Event(obj, corev1.EventTypeWarning, reasonNamespace, fmt.Sprintf("owner %s %s lives in a namespace, this object does not", ref.Kind, ref.Name))
 			return solid, nil
 		}
 	}
 	found, err := c.client.Get(ctx, kind, namespace, ref.Name)
 	switch {
-	case apierrors.IsNotFound(err):
-		return absent, nil
+	case apierrors.IsNotFound(err), err == nil && found.GetUID() != ref.UID:
+		return absent, c.seek(ctx, kind, obj, ref)
 	case err != nil:
 		return solid, fmt.Errorf("get owner %s %s: %w", kind, ref.Name, err)
-	case found.GetUID() != ref.UID:
-		return absent, nil
 	case found.GetDeletionTimestamp() != nil && inForeground(found):
 		return waiting, nil
 	}
 	return solid, nil
+}
+
+// seek tells where the owner is that obj's namespace does not have. An owner in another namespace is none, but
+// whoever wrote the reference believed it to be one.
+func (c *controller) seek(ctx context.Context, kind *api.Kind, obj api.Object, ref metav1.OwnerReference) error {
+	c.mu.Lock()
+	lost := c.lost[ref.UID]
+	c.mu.Unlock()
+	if !kind.Namespaced || lost {
+		return nil
+	}
+	list, err := c.client.List(ctx, kind, store.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list %s: %w", kind, err)
+	}
+	for _, other := range list.Items {
+		if other.GetUID() == ref.UID {
+			c.events.Event(obj, corev1.EventTypeWarning, reasonNamespace, fmt.Sprintf("owner %s %s is in namespace %q, and cannot own what is in namespace %q",
+				ref.Kind, ref.Name, other.GetNamespace(), obj.GetNamespace()))
+			return nil
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.lost) >= maxLost {
+		clear(c.lost)
+	}
+	c.lost[ref.UID] = true // nobody gets this uid again
+	return nil
 }
 
 // dependants lists what names obj as an owner. It reads everything that could, because finalizers are taken off on

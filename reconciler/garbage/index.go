@@ -17,10 +17,40 @@ import (
 // has not heard of yet gets its own turn when it is heard of.
 type index struct {
 	mu         sync.Mutex
-	dependants map[types.UID]map[loop.Key]bool
+	dependants map[types.UID]map[loop.Key]bool // true: the owner's deletion has to wait for it
+	unknown    map[*api.Kind]bool              // kinds of which not all objects have been heard of
 }
 
-func newIndex() *index { return &index{dependants: map[types.UID]map[loop.Key]bool{}} }
+func newIndex(kinds ...*api.Kind) *index {
+	x := &index{dependants: map[types.UID]map[loop.Key]bool{}, unknown: map[*api.Kind]bool{}}
+	for _, kind := range kinds {
+		x.unknown[kind] = true
+	}
+	return x
+}
+
+// known notes whether all objects of kind have been heard of.
+func (x *index) known(kind *api.Kind, all bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if all {
+		delete(x.unknown, kind)
+	} else {
+		x.unknown[kind] = true
+	}
+}
+
+// owns says whether somebody may name uid as an owner, and whether somebody who does has to be waited for.
+func (x *index) owns(uid types.UID) (perhaps, blocking bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, blocks := range x.dependants[uid] {
+		if blocks {
+			return true, true
+		}
+	}
+	return len(x.dependants[uid])+len(x.unknown) > 0, false
+}
 
 // keyOf names an object of any kind: the kind is part of the name.
 func keyOf(kind *api.Kind, obj metav1.Object) loop.Key {
@@ -62,7 +92,7 @@ func (x *index) changed(kind *api.Kind, old, obj api.Object, deleted bool) []loo
 			if x.dependants[ref.UID] == nil {
 				x.dependants[ref.UID] = map[loop.Key]bool{}
 			}
-			x.dependants[ref.UID][self] = true
+			x.dependants[ref.UID][self] = isSet(ref.BlockOwnerDeletion)
 		}
 		held := obj.GetDeletionTimestamp() != nil && (foreground || orphans(obj))
 		if held || len(obj.GetOwnerReferences()) > 0 && !sameOwners(old, obj) {
@@ -85,11 +115,11 @@ func freed(old, obj api.Object) []loop.Key {
 	}
 	now := map[types.UID]bool{}
 	for _, ref := range obj.GetOwnerReferences() {
-		now[ref.UID] = ref.BlockOwnerDeletion != nil && *ref.BlockOwnerDeletion
+		now[ref.UID] = isSet(ref.BlockOwnerDeletion)
 	}
 	var keys []loop.Key
 	for _, ref := range old.GetOwnerReferences() {
-		if owner := kindOf(ref); owner != nil && !now[ref.UID] && (!named(obj, ref.UID) || ref.BlockOwnerDeletion != nil && *ref.BlockOwnerDeletion) {
+		if owner := kindOf(ref); owner != nil && !now[ref.UID] && (!named(obj, ref.UID) || isSet(ref.BlockOwnerDeletion)) {
 			keys = append(keys, ownerKey(owner, ref, obj))
 		}
 	}
@@ -116,7 +146,7 @@ func sameOwners(old, obj api.Object) bool {
 	}
 	for i, ref := range obj.GetOwnerReferences() {
 		if before := old.GetOwnerReferences()[i]; before.UID != ref.UID || before.Name != ref.Name || before.Kind != ref.Kind ||
-			(before.BlockOwnerDeletion == nil) != (ref.BlockOwnerDeletion == nil) {
+			isSet(before.BlockOwnerDeletion) != isSet(ref.BlockOwnerDeletion) {
 			return false
 		}
 	}

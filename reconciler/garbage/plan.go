@@ -22,6 +22,7 @@ type observed struct {
 	Object     api.Object
 	Owners     []owner     // of an object that is not being deleted
 	Dependants []dependant // see needsDependants
+	Held       bool        // dependants are known for which its deletion has to wait; they are not listed
 }
 
 // owner is an owner reference and what was found behind it.
@@ -139,7 +140,7 @@ func planDeleted(o observed) []Action {
 		}
 		return append(actions, Release{o.Kind, o.Object, metav1.FinalizerOrphanDependents})
 	case inForeground(o.Object):
-		if slices.ContainsFunc(o.Dependants, func(d dependant) bool { return blocks(d.Object, o.Object.GetUID()) }) {
+		if o.Held || slices.ContainsFunc(o.Dependants, func(d dependant) bool { return blocks(d.Object, o.Object.GetUID()) }) {
 			return nil // each dependant's own turn deletes it, and its end brings the next turn here
 		}
 		return []Action{Release{o.Kind, o.Object, metav1.FinalizerDeleteDependents}}
@@ -158,15 +159,15 @@ func inForeground(obj api.Object) bool {
 // blocks says whether obj holds up the deletion of the owner uid.
 func blocks(obj api.Object, uid types.UID) bool {
 	return slices.ContainsFunc(obj.GetOwnerReferences(), func(ref metav1.OwnerReference) bool {
-		return ref.UID == uid && ref.BlockOwnerDeletion != nil && *ref.BlockOwnerDeletion
+		return ref.UID == uid && isSet(ref.BlockOwnerDeletion)
 	})
 }
 
 func blocksAny(obj api.Object) bool {
-	return slices.ContainsFunc(obj.GetOwnerReferences(), func(ref metav1.OwnerReference) bool {
-		return ref.BlockOwnerDeletion != nil && *ref.BlockOwnerDeletion
-	})
+	return slices.ContainsFunc(obj.GetOwnerReferences(), func(ref metav1.OwnerReference) bool { return isSet(ref.BlockOwnerDeletion) })
 }
+
+func isSet(b *bool) bool { return b != nil && *b }
 
 // waits says whether a dependant itself waits for its dependants.
 func waits(d dependant) bool { return d.Object.GetDeletionTimestamp() != nil && inForeground(d.Object) }

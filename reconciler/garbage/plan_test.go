@@ -130,7 +130,11 @@ func (h *heap) observe(cm *corev1.ConfigMap) observed {
 			o.Owners = append(o.Owners, owner{ref.UID, s})
 		}
 	}
+	list := false
 	if needsDependants(o) {
+		o.Held, list = o.known(h.index)
+	}
+	if list {
 		for _, other := range h.objects {
 			if slices.ContainsFunc(other.OwnerReferences, func(ref metav1.OwnerReference) bool { return ref.UID == cm.UID }) {
 				o.Dependants = append(o.Dependants, dependant{api.ConfigMaps, other})

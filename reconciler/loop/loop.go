@@ -41,6 +41,9 @@ type Input struct {
 	// Stateless keeps nothing of what was seen: old is always nil, and what is deleted while a watch is broken goes
 	// unnoticed. It saves memory for a controller that needs neither.
 	Stateless bool
+	// Known, where set, is told whether Keys has been called for everything there is: not before the first objects
+	// have come, nor while a broken watch starts over.
+	Known func(all bool)
 }
 
 // Controller is a level-triggered loop: a name, inputs, and what to do for a key.

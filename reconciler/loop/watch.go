@@ -49,6 +49,7 @@ func isHopeless(err error) bool {
 
 // follow runs one watch from the present state on. Live says that it got beyond the initial objects.
 func (i *input) follow(ctx context.Context, client store.Reader) (live bool, err error) {
+	i.known(false)
 	opts := i.Opts
 	opts.Revision = 0
 	w, err := client.Watch(ctx, i.Kind, opts)
@@ -66,6 +67,7 @@ func (i *input) follow(ctx context.Context, client store.Reader) (live bool, err
 		case ev.InitialEventsEnd:
 			i.forget(initial)
 			initial, live = nil, true
+			i.known(true)
 		case ev.Object == nil:
 		default:
 			if initial != nil {
@@ -73,6 +75,12 @@ func (i *input) follow(ctx context.Context, client store.Reader) (live bool, err
 			}
 			i.changed(ev.Object, ev.Type == store.Deleted)
 		}
+	}
+}
+
+func (i *input) known(all bool) {
+	if i.Known != nil {
+		i.Known(all)
 	}
 }
 
