@@ -164,7 +164,7 @@ func TestNamespaceGoesInOrder(t *testing.T) {
 			}
 		}
 		want := []string{"SomeResourcesRemain: Some resources are remaining: configmaps. has 1 resource instances",
-			"SomeFinalizersRemain: Some content in the namespace has finalizers remaining: example.com/backup in 1 resource instances"}
+			"SomeFinalizersRemain: Some content in the namespace has finalizers remaining: example.com/backup in 1 resource instances (configmaps held)"}
 		if diff := cmp.Diff(want, got); diff != "" || ns.Status.Phase != corev1.NamespaceTerminating || len(ns.Status.Conditions) != 5 {
 			t.Errorf("phase %s, %d conditions: %s", ns.Status.Phase, len(ns.Status.Conditions), diff)
 		}

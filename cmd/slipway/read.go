@@ -115,7 +115,8 @@ func status(cmd *cobra.Command, dataDir string) error {
 	var rollouts slipwayv1.RolloutList
 	var deployments appsv1.DeploymentList
 	var pods corev1.PodList
-	for kind, into := range map[*api.Kind]any{api.Sources: &sources, api.Rollouts: &rollouts, api.Deployments: &deployments, api.Pods: &pods} {
+	var namespaces corev1.NamespaceList
+	for kind, into := range map[*api.Kind]any{api.Sources: &sources, api.Rollouts: &rollouts, api.Deployments: &deployments, api.Pods: &pods, api.Namespaces: &namespaces} {
 		if err := client.list(cmd.Context(), kind, into); err != nil {
 			return err
 		}
@@ -136,6 +137,9 @@ func status(cmd *cobra.Command, dataDir string) error {
 		}
 	}
 	fmt.Fprintf(out, "pods     %d of %d running\n", running, len(pods.Items))
+	for _, line := range leaving(namespaces.Items) {
+		fmt.Fprintln(out, line)
+	}
 	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	for i := range deployments.Items {
 		d := &deployments.Items[i]
@@ -143,6 +147,17 @@ func status(cmd *cobra.Command, dataDir string) error {
 		fmt.Fprintf(table, "%s/%s\t%d/%d ready\t%s\t%s\n", d.Namespace, d.Name, h.Ready, h.Wanted, h.Status, h.Message)
 	}
 	return failed(table.Flush())
+}
+
+// leaving returns a line for each namespace that is being deleted, with what holds it.
+func leaving(namespaces []corev1.Namespace) []string {
+	var lines []string
+	for i := range namespaces {
+		if h := health.Of(&namespaces[i], nil); h.Status != health.Current {
+			lines = append(lines, fmt.Sprintf("leaving  namespace %s %s", namespaces[i].Name, h.Message))
+		}
+	}
+	return lines
 }
 
 func historyCommand() *cobra.Command {

@@ -3,6 +3,10 @@ package main
 import (
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	slipwayv1 "github.com/slipway-dev/slipway/apiserver/api/v1alpha1"
 )
 
@@ -16,5 +20,19 @@ func TestRecordedIsNamedAsPeopleKnowIt(t *testing.T) {
 		if got := recorded(all, id).Short(); got != want {
 			t.Errorf("%s is named %s, want %s", id, got, want)
 		}
+	}
+}
+
+func TestStatusNamesWhatHoldsANamespace(t *testing.T) {
+	named := func(name string) corev1.Namespace { return corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}} }
+	going, held := named("going"), named("held")
+	going.Status.Phase, held.Status.Phase = corev1.NamespaceTerminating, corev1.NamespaceTerminating
+	held.Status.Conditions = []corev1.NamespaceCondition{
+		{Type: corev1.NamespaceContentRemaining, Status: corev1.ConditionTrue, Message: "Some resources are remaining"},
+		{Type: corev1.NamespaceFinalizersRemaining, Status: corev1.ConditionTrue, Message: "example.com/backup in 1 resource instances (configmaps c)"},
+	}
+	want := []string{"leaving  namespace going is being deleted", "leaving  namespace held is being deleted: example.com/backup in 1 resource instances (configmaps c)"}
+	if diff := cmp.Diff(want, leaving([]corev1.Namespace{named("web"), going, held})); diff != "" {
+		t.Error(diff)
 	}
 }

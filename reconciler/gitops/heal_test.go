@@ -15,6 +15,7 @@ import (
 	slipwayv1 "github.com/slipway-dev/slipway/apiserver/api/v1alpha1"
 	"github.com/slipway-dev/slipway/apiserver/store"
 	"github.com/slipway-dev/slipway/apiserver/store/kv/memory"
+	"github.com/slipway-dev/slipway/reconciler/gitops/health"
 	"github.com/slipway-dev/slipway/reconciler/gitops/plan"
 )
 
@@ -183,6 +184,37 @@ func TestDeletedNamespaceComesBack(t *testing.T) {
 	})
 	if !has[*corev1.ConfigMap](r, "shop", "a") || !has[*corev1.ConfigMap](r, "shop", "b") {
 		t.Errorf("back is only %v", back)
+	}
+}
+
+// TestNamespaceThatGitBringsBackAtOnce removes a namespace in one commit and has it back in the next, before the first
+// one has gone: what is new must not be made in what is leaving.
+func TestNamespaceThatGitBringsBackAtOnce(t *testing.T) {
+	r := newRig(t, memory.New())
+	r.start(Config{})
+	f := shop()
+	f["b.yaml"] = namespaceFile("b")
+	r.settle(f)
+	old := get[*corev1.Namespace](r, "", "shop").UID
+	rev := r.push(files{"b.yaml": namespaceFile("b")})
+	r.await("shop leaves", func(p Progress) bool {
+		return p.Step == StepWorkload && p.Ref.Name == "shop" && p.Health.Status == health.Terminating
+	})
+	if r.record().Spec.Revision != rev {
+		t.Errorf("the record is of %s", r.record().Spec.Revision)
+	}
+	rev = r.push(f)
+	p := r.awaitStep(StepPlanned, rev)
+	want := []string{"… Namespace shop: is being deleted; it is made again when it is gone", "… ConfigMap shop/a: needs Namespace shop, which is not applied: is being deleted; it is made again when it is gone"}
+	if diff := cmp.Diff(want, p.Plan.Lines()); diff != "" {
+		t.Error(diff)
+	}
+	r.finalize("shop")
+	if p := r.awaitStep(StepSettled, rev); p.Status.Phase != slipwayv1.RolloutSucceeded {
+		t.Errorf("%s: %s", p.Status.Phase, p.Status.Message)
+	}
+	if get[*corev1.Namespace](r, "", "shop").UID == old || !has[*corev1.ConfigMap](r, "shop", "a") {
+		t.Error("the namespace and what is in it are not new")
 	}
 }
 

@@ -125,12 +125,12 @@ func newStatus(o observed) corev1.NamespaceStatus {
 		set(corev1.NamespaceDeletionContentFailure, false, "ContentDeleted", "All content successfully deleted, may be waiting on finalization")
 	}
 	var kinds []string
-	finalizers := map[string]int{}
+	finalizers := map[string][]string{}
 	for _, c := range remaining(o.Content) {
 		kinds = append(kinds, fmt.Sprintf("%s.%s has %d resource instances", c.Kind.Resource, c.Kind.Group, len(c.Items)))
 		for _, obj := range c.Items {
 			for _, f := range obj.GetFinalizers() {
-				finalizers[f]++
+				finalizers[f] = append(finalizers[f], c.Kind.String()+" "+obj.GetName())
 			}
 		}
 	}
@@ -140,8 +140,8 @@ func newStatus(o observed) corev1.NamespaceStatus {
 		set(corev1.NamespaceContentRemaining, false, "ContentRemoved", "All content successfully removed")
 	}
 	var holding []string
-	for f, n := range finalizers {
-		holding = append(holding, fmt.Sprintf("%s in %d resource instances", f, n))
+	for f, held := range finalizers {
+		holding = append(holding, fmt.Sprintf("%s in %d resource instances (%s)", f, len(held), names(held)))
 	}
 	if slices.Sort(holding); len(holding) > 0 {
 		set(corev1.NamespaceFinalizersRemaining, true, "SomeFinalizersRemain", "Some content in the namespace has finalizers remaining: "+strings.Join(holding, ", "))
@@ -149,6 +149,18 @@ func newStatus(o observed) corev1.NamespaceStatus {
 		set(corev1.NamespaceFinalizersRemaining, false, "ContentHasNoFinalizers", "All content-preserving finalizers finished")
 	}
 	return s
+}
+
+const shownNames = 3
+
+// names lists the first few of all.
+func names(all []string) string {
+	slices.Sort(all)
+	text := strings.Join(all[:min(len(all), shownNames)], ", ")
+	if len(all) > shownNames {
+		text += ", …"
+	}
+	return text
 }
 
 func setCondition(s *corev1.NamespaceStatus, c corev1.NamespaceCondition) {

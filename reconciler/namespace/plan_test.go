@@ -78,7 +78,7 @@ func TestStatusIsSteady(t *testing.T) {
 	want := []string{
 		"NamespaceDeletionContentFailure: Failed to delete all resource types: delete pods p1: refused",
 		"NamespaceContentRemaining: Some resources are remaining: deployments.apps has 1 resource instances, secrets. has 2 resource instances",
-		"NamespaceFinalizersRemaining: Some content in the namespace has finalizers remaining: example.com/backup in 2 resource instances",
+		"NamespaceFinalizersRemaining: Some content in the namespace has finalizers remaining: example.com/backup in 2 resource instances (secrets a, secrets b)",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

@@ -5,6 +5,7 @@ package health
 
 import (
 	"fmt"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -47,7 +48,7 @@ func Of(obj api.Object, pods []*corev1.Pod) Health {
 		return Health{Status: NotFound, Message: "not found"}
 	}
 	if obj.GetDeletionTimestamp() != nil {
-		return Health{Status: Terminating, Message: "is being deleted"}
+		return Health{Status: Terminating, Message: leaving(obj)}
 	}
 	switch o := obj.(type) {
 	case *appsv1.Deployment:
@@ -60,10 +61,30 @@ func Of(obj api.Object, pods []*corev1.Pod) Health {
 		return service(o)
 	case *corev1.Namespace:
 		if o.Status.Phase == corev1.NamespaceTerminating {
-			return Health{Status: Terminating, Message: "is being deleted"}
+			return Health{Status: Terminating, Message: leaving(o)}
 		}
 	}
 	return Health{Status: Current}
+}
+
+// leaving says what an object that is being deleted is held by, where that is known and does not pass by itself.
+func leaving(obj api.Object) string {
+	const text = "is being deleted"
+	ns, ok := obj.(*corev1.Namespace)
+	if !ok {
+		if finalizers := obj.GetFinalizers(); len(finalizers) > 0 {
+			return text + ", held by finalizer " + strings.Join(finalizers, ", ")
+		}
+		return text
+	}
+	for _, t := range []corev1.NamespaceConditionType{corev1.NamespaceDeletionContentFailure, corev1.NamespaceFinalizersRemaining} {
+		for _, c := range ns.Status.Conditions {
+			if c.Type == t && c.Status == corev1.ConditionTrue {
+				return text + ": " + c.Message
+			}
+		}
+	}
+	return text
 }
 
 func waiting(format string, args ...any) Health {
