@@ -25,8 +25,11 @@ var (
 	ErrClosed = errors.New("backend is closed")
 	// ErrTooLarge: the transaction holds more bytes than the backend takes at once. Nothing was written.
 	ErrTooLarge = errors.New("transaction is too large")
-	// ErrNoSpace: the backend's quota is used up. Nothing was written.
+	// ErrNoSpace: the disk or the backend's quota is used up. Nothing was written.
 	ErrNoSpace = errors.New("backend has no space left")
+	// ErrStopped: the backend has stopped by itself, and may be opened again. Whether a write that was running
+	// happened is open.
+	ErrStopped = errors.New("backend has stopped")
 )
 
 // Backend keeps keys and values. All methods may be called by any goroutine.
@@ -34,14 +37,16 @@ type Backend interface {
 	// Range returns keys in order. It returns ErrCompacted if r.Revision is no longer known.
 	Range(ctx context.Context, r Range) (Page, error)
 	// Txn does all ops or, when one of their conditions does not hold, none (ErrCondition), and returns the
-	// revision it made. A key occurs once. When it returns without error the change is durable. Any other error
-	// but the ones of this package leaves open whether the change happened. A transaction without writes (checks,
-	// deletions of absent keys) makes no revision and returns the present one.
+	// revision it made. A key occurs once. When it returns without error the change is durable. ErrStopped and
+	// errors that are not of this package leave open whether the change happened. A transaction without writes
+	// (checks, deletions of absent keys) makes no revision and returns the present one.
 	Txn(ctx context.Context, ops []Op) (uint64, error)
 	// Watch yields every transaction after revision that changed keys under prefix, in order, each once and
-	// whole, and then waits for the next. It ends by yielding one error: ErrCompacted, ErrClosed or ctx's.
+	// whole, and then waits for the next. It ends by yielding one error: ErrCompacted, ErrStopped, ErrClosed or
+	// ctx's.
 	Watch(ctx context.Context, prefix string, after uint64) iter.Seq2[Batch, error]
-	// Revision returns the newest revision: not older than any transaction that has been acknowledged.
+	// Revision returns the newest revision: not older than any transaction that has been acknowledged. A backend
+	// that has stopped still knows it.
 	Revision(ctx context.Context) (uint64, error)
 	Close() error
 }
@@ -112,4 +117,11 @@ type Event struct {
 	Key     string
 	Value   []byte
 	Deleted bool
+}
+
+// Usage is how much of its room a backend's database takes, in bytes.
+type Usage struct {
+	Size  int64 // of the file
+	InUse int64 // of those, not free for new data
+	Quota int64 // Size at which writes are refused; 0: none
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"sync"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -19,16 +20,15 @@ import (
 
 // Range implements kv.Backend.
 func (b *Backend) Range(ctx context.Context, r kv.Range) (kv.Page, error) {
-	if err := b.usable(ctx); err != nil {
-		return kv.Page{}, err
-	}
 	key, end := bounds(r.Prefix)
 	if r.From > string(key) {
 		key = []byte(r.From)
 	}
-	answer, err := b.calls.Range(ctx, &pb.RangeRequest{Key: key, RangeEnd: end, Limit: int64(r.Limit), Revision: int64(r.Revision)})
+	answer, err := guarded(ctx, b, func() (*pb.RangeResponse, error) {
+		return b.calls.Range(ctx, &pb.RangeRequest{Key: key, RangeEnd: end, Limit: int64(r.Limit), Revision: int64(r.Revision)})
+	})
 	if err != nil {
-		return kv.Page{}, fmt.Errorf("read %s: %w", r.Prefix, translated(ctx, err))
+		return kv.Page{}, fmt.Errorf("read %s: %w", r.Prefix, err)
 	}
 	page := kv.Page{Revision: r.Revision, More: answer.More, Entries: make([]kv.Entry, len(answer.Kvs))}
 	if page.Revision == 0 {
@@ -71,9 +71,9 @@ func (b *Backend) Txn(ctx context.Context, ops []kv.Op) (uint64, error) {
 			request.Success = append(request.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: del}})
 		}
 	}
-	answer, err := b.calls.Txn(ctx, request)
+	answer, err := b.send(ctx, request)
 	if err != nil {
-		return 0, fmt.Errorf("write %s: %w", ops[0].Key, translated(ctx, err))
+		return 0, fmt.Errorf("write %s: %w", ops[0].Key, err)
 	}
 	b.acknowledge(uint64(answer.Header.Revision))
 	if !answer.Succeeded {
@@ -82,10 +82,28 @@ func (b *Backend) Txn(ctx context.Context, ops []kv.Op) (uint64, error) {
 	return uint64(answer.Header.Revision), nil
 }
 
+// send does a transaction. One that writes only waits, and stops waiting when the server dies; one that reads runs
+// through the database at once.
+func (b *Backend) send(ctx context.Context, request *pb.TxnRequest) (*pb.TxnResponse, error) {
+	if len(request.Success) == 0 {
+		return guarded(ctx, b, func() (*pb.TxnResponse, error) { return b.calls.Txn(ctx, request) })
+	}
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(b.alive, cancel)()
+	answer, err := b.calls.Txn(waiting, request)
+	return answer, b.translated(ctx, err)
+}
+
 // Revision implements kv.Backend. The only member knows what it has acknowledged; asking etcd would wait for its
 // database whenever that syncs.
 func (b *Backend) Revision(ctx context.Context) (uint64, error) {
-	return b.acknowledged.Load(), b.usable(ctx)
+	select {
+	case <-b.closed:
+		return 0, kv.ErrClosed
+	default:
+		return b.acknowledged.Load(), ctx.Err()
+	}
 }
 
 // acknowledge takes note of the revision in an answer, before whoever asked has it.
@@ -110,24 +128,27 @@ func (b *Backend) acknowledgeCall(ctx context.Context, request any, _ *grpc.Unar
 // Watch implements kv.Backend.
 func (b *Backend) Watch(ctx context.Context, prefix string, after uint64) iter.Seq2[kv.Batch, error] {
 	return func(yield func(kv.Batch, error) bool) {
-		if err := b.usable(ctx); err != nil {
+		stream, err := guarded(ctx, b, func() (mvcc.WatchStream, error) { return b.server.Server.KV().NewWatchStream(), nil })
+		if err != nil {
 			yield(kv.Batch{}, err)
 			return
 		}
-		stream := b.server.Server.KV().NewWatchStream()
 		key, end := bounds(prefix)
 		if len(end) == 1 && end[0] == 0 {
 			end = []byte{} // the watch's own word for no end
 		}
 		incoming := queue{signal: make(chan struct{}, 1)}
 		go incoming.fill(stream.Chan())
-		defer stream.Close() // ends fill
-		if _, err := stream.Watch(ctx, clientv3.AutoWatchID, key, end, int64(after)+1); err != nil {
+		defer func() { go stream.Close() }() // ends fill; a dead server may keep it waiting
+		_, err = guarded(ctx, b, func() (mvcc.WatchID, error) {
+			return stream.Watch(ctx, clientv3.AutoWatchID, key, end, int64(after)+1)
+		})
+		if err != nil {
 			yield(kv.Batch{}, fmt.Errorf("watch %s: %w", prefix, err))
 			return
 		}
 		for {
-			responses, err := incoming.take(ctx, b.closed)
+			responses, err := incoming.take(ctx, b)
 			if err != nil {
 				yield(kv.Batch{}, err)
 				return
@@ -192,8 +213,12 @@ func (q *queue) fill(from <-chan mvcc.WatchResponse) {
 	}
 }
 
+// lastWords is how long a watch listens to a server that has died: what it acknowledged was on its way.
+const lastWords = 100 * time.Millisecond
+
 // take waits for responses.
-func (q *queue) take(ctx context.Context, closed <-chan struct{}) ([]mvcc.WatchResponse, error) {
+func (q *queue) take(ctx context.Context, b *Backend) ([]mvcc.WatchResponse, error) {
+	died, silence := b.alive.Done(), (<-chan time.Time)(nil)
 	for {
 		q.mu.Lock()
 		responses := q.responses
@@ -204,8 +229,12 @@ func (q *queue) take(ctx context.Context, closed <-chan struct{}) ([]mvcc.WatchR
 		}
 		select {
 		case <-q.signal:
-		case <-closed:
+		case <-b.closed:
 			return nil, kv.ErrClosed
+		case <-died:
+			died, silence = nil, time.After(lastWords)
+		case <-silence:
+			return nil, b.stopped()
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -213,11 +242,18 @@ func (q *queue) take(ctx context.Context, closed <-chan struct{}) ([]mvcc.WatchR
 }
 
 // translated returns an error of the contract for one of etcd's.
-func translated(ctx context.Context, err error) error {
+func (b *Backend) translated(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
+	select {
+	case <-b.closed:
+		return kv.ErrClosed
+	default:
+	}
 	switch {
+	case b.alive.Err() != nil:
+		return b.stopped()
 	case ctx.Err() != nil:
 		return ctx.Err() // etcd has words of its own for it
 	case errors.Is(err, rpctypes.ErrGRPCCompacted):

@@ -2,8 +2,9 @@
 // synced before it is acknowledged. The server listens on one unix socket in its directory, for etcdctl; this
 // process calls it directly.
 //
-// It owns the directory while it is open. It must not know what the values mean, and it does not decide when to
-// compact: its user does.
+// It owns the directory while it is open. Where etcd would end the process, on a failed write, only the server ends:
+// Died tells, and after Close another can be opened on the same directory. It must not know what the values mean, and
+// it does not decide when to compact: its user does (package keeper).
 package etcd
 
 import (
@@ -14,10 +15,12 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/embed"
@@ -44,14 +47,19 @@ const (
 	// etcd's larger part, help nobody here.
 	snapshotEvery = 5000
 
-	// socketPathLimit is the longest path of a unix socket, less its terminator.
-	socketPathLimit = 107
+	// logsKept is how many segments of the log, 64 MB each, are kept that are needed no more: followers would ask for
+	// them, and there are none.
+	logsKept = 1
+
+	// farewell bounds the end of a server that has died: a goroutine of it may wait for ever.
+	farewell = 2 * time.Second
 )
 
 // Config says where the server keeps its data.
 type Config struct {
-	Dir string       // created if absent, made private to the user
-	Log *slog.Logger // warnings and errors of the server; nil: slog.Default()
+	Dir   string       // created if absent, made private to the user
+	Log   *slog.Logger // warnings and errors of the server; nil: slog.Default()
+	Quota int64        // bytes the database may grow to; 0: Quota
 }
 
 // Backend is a kv.Backend on an etcd server in this process.
@@ -59,9 +67,18 @@ type Backend struct {
 	server  *embed.Etcd
 	calls   pb.KVServer
 	dir     string
+	quota   int64
+	log     *slog.Logger
+	fence   *fence
 	release []func() error // in the order of opening
 
 	acknowledged atomic.Uint64 // newest revision anybody may know of
+	allocated    atomic.Int64  // bytes of the database file that have a place on the disk
+
+	dying  sync.Once
+	cause  error // why it died; written before alive ends
+	alive  context.Context
+	expire context.CancelFunc
 
 	once   sync.Once
 	closed chan struct{}
@@ -69,46 +86,122 @@ type Backend struct {
 
 // Open starts the server and returns when it takes writes.
 func Open(ctx context.Context, cfg Config) (*Backend, error) {
-	b := &Backend{dir: cfg.Dir, closed: make(chan struct{})}
-	err := b.open(ctx, cfg)
-	if err != nil {
-		return nil, errors.Join(err, b.Close())
+	b := &Backend{dir: cfg.Dir, log: cfg.Log, quota: cfg.Quota, closed: make(chan struct{})}
+	if b.log == nil {
+		b.log = slog.Default()
+	}
+	if b.quota == 0 {
+		b.quota = Quota
+	}
+	b.alive, b.expire = context.WithCancel(context.Background())
+	if err := b.open(ctx); err != nil {
+		return nil, b.tell(errors.Join(err, b.Close()))
 	}
 	return b, nil
 }
 
-func (b *Backend) open(ctx context.Context, cfg Config) error {
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+// tell names the directory in an error as people know it.
+func (b *Backend) tell(err error) error {
+	if b.fence == nil || !strings.Contains(err.Error(), b.fence.path()) {
+		return err
+	}
+	return retold{text: b.fence.plain(err.Error()), err: err}
+}
+
+// retold is an error with a better text.
+type retold struct {
+	text string
+	err  error
+}
+
+func (e retold) Error() string { return e.text }
+func (e retold) Unwrap() error { return e.err }
+
+func (b *Backend) open(ctx context.Context) (err error) {
+	if err := os.MkdirAll(b.dir, 0o700); err != nil {
 		return fmt.Errorf("create the store's directory: %w", err)
 	}
-	if err := os.Chmod(cfg.Dir, 0o700); err != nil {
+	if err := os.Chmod(b.dir, 0o700); err != nil {
 		return fmt.Errorf("restrict the store's directory: %w", err)
 	}
+	if b.fence, err = newFence(b.dir); err != nil {
+		return err
+	}
+	b.release = append(b.release, b.fence.close)
 	if err := b.lock(); err != nil {
 		return err
 	}
-	socket, err := b.socketPath()
-	if err != nil {
-		return err
+	if err := b.start(ctx); err != nil {
+		return fmt.Errorf("start etcd in %s: %w", b.dir, err)
 	}
-	if b.server, err = embed.StartEtcd(b.serverConfig(cfg, socket)); err != nil {
-		return fmt.Errorf("start etcd in %s: %w", cfg.Dir, err)
-	}
-	if err := os.Chmod(socket, 0o600); err != nil {
+	if err := os.Chmod(filepath.Join(b.dir, Socket), 0o600); err != nil {
 		return fmt.Errorf("restrict the etcd socket: %w", err)
-	}
-	select {
-	case <-b.server.Server.ReadyNotify():
-	case <-b.server.Server.StopNotify():
-		return fmt.Errorf("start etcd in %s: it stopped by itself", cfg.Dir)
-	case err := <-b.server.Err():
-		return fmt.Errorf("start etcd in %s: %w", cfg.Dir, err)
-	case <-ctx.Done():
-		return fmt.Errorf("start etcd in %s: %w", cfg.Dir, ctx.Err())
 	}
 	b.calls = v3rpc.NewQuotaKVServer(b.server.Server)
 	b.acknowledge(uint64(b.server.Server.KV().Rev()))
 	return nil
+}
+
+// start starts the server, in a goroutine that may end without a word, and waits until it takes writes.
+func (b *Backend) start(ctx context.Context) error {
+	type outcome struct {
+		server *embed.Etcd
+		err    error
+	}
+	started := make(chan outcome, 1)
+	go func() {
+		// What a damaged database makes of a read is an error here, not the end of the process.
+		debug.SetPanicOnFault(true)
+		defer func() {
+			if broken := recover(); broken != nil {
+				b.die(fmt.Errorf("its data cannot be read: %v", broken))
+			}
+		}()
+		server, err := embed.StartEtcd(b.serverConfig())
+		started <- outcome{server, err}
+	}()
+	select {
+	case o := <-started:
+		if b.server = o.server; o.err != nil {
+			return o.err
+		}
+	case <-b.alive.Done():
+		return b.cause
+	}
+	select {
+	case <-b.server.Server.ReadyNotify():
+		return nil
+	case <-b.server.Server.StopNotify():
+		return errors.New("it stopped by itself")
+	case <-b.alive.Done():
+		return b.cause
+	case err := <-b.server.Err():
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// die ends the server because of cause: nothing of it can touch the directory from now on.
+func (b *Backend) die(cause error) {
+	b.dying.Do(func() {
+		b.cause = b.tell(cause)
+		if err := b.fence.shut(); err != nil {
+			b.cause = errors.Join(b.cause, err)
+		}
+		b.expire()
+	})
+}
+
+// Died is closed when the server has ended, by itself or by Close. After Close the directory can be opened again.
+func (b *Backend) Died() <-chan struct{} { return b.alive.Done() }
+
+// Cause says why the server died.
+func (b *Backend) Cause() error {
+	if b.alive.Err() == nil {
+		return nil
+	}
+	return b.cause
 }
 
 // lock keeps a second server out of the directory; etcd itself would wait for the first without a word.
@@ -136,43 +229,23 @@ func (b *Backend) lock() error {
 	return nil
 }
 
-// socketPath returns a path of the socket that the kernel takes: the directory's is sometimes too long.
-func (b *Backend) socketPath() (string, error) {
-	path, err := filepath.Abs(filepath.Join(b.dir, Socket))
-	if err != nil {
-		return "", err
-	}
-	if len(path) <= socketPathLimit {
-		return path, nil
-	}
-	dir, err := os.Open(b.dir)
-	if err != nil {
-		return "", err
-	}
-	b.release = append(b.release, dir.Close)
-	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), Socket), nil
-}
-
 // serverConfig describes a cluster of one member without a peer port. The peer address is a name only: it is part
 // of the member's identity and nobody listens there.
-func (b *Backend) serverConfig(cfg Config, socket string) *embed.Config {
-	log := cfg.Log
-	if log == nil {
-		log = slog.Default()
-	}
+func (b *Backend) serverConfig() *embed.Config {
 	c := embed.NewConfig()
 	c.Name = "slipway"
-	c.Dir = cfg.Dir
+	c.Dir = b.fence.path() // also short enough for the path of a socket
 	c.InitialCluster = c.InitialClusterFromName(c.Name)
 	c.ListenPeerUrls = nil
-	c.ListenClientUrls = []url.URL{{Scheme: "unix", Path: socket}}
+	c.ListenClientUrls = []url.URL{{Scheme: "unix", Path: filepath.Join(c.Dir, Socket)}}
 	c.AdvertiseClientUrls = c.ListenClientUrls
 	c.TickMs, c.ElectionMs = tickMillis, electionMillis
-	c.QuotaBackendBytes = Quota
+	c.QuotaBackendBytes = b.quota
+	c.MaxWalFiles = logsKept
 	c.SnapshotCount, c.SnapshotCatchUpEntries = snapshotEvery, snapshotEvery/50
 	c.EnableGRPCGateway = false
 	c.GRPCAdditionalServerOptions = []grpc.ServerOption{grpc.ChainUnaryInterceptor(b.acknowledgeCall)}
-	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(newZap(log, b.closed))
+	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(b.newZap(b.log))
 	return c
 }
 
@@ -180,10 +253,10 @@ func (b *Backend) serverConfig(cfg Config, socket string) *embed.Config {
 func (b *Backend) Close() error {
 	var err error
 	b.once.Do(func() {
+		died := b.alive.Err() != nil
 		close(b.closed)
-		if b.server != nil {
-			b.server.Close()
-		}
+		b.stop(died)
+		b.expire()
 		for i := len(b.release) - 1; i >= 0; i-- {
 			err = errors.Join(err, b.release[i]())
 		}
@@ -191,32 +264,25 @@ func (b *Backend) Close() error {
 	return err
 }
 
-// Stopped is closed when the server has ended, by Close or by itself.
-func (b *Backend) Stopped() <-chan struct{} { return b.server.Server.StopNotify() }
-
-// Stats is the state of the database, for metrics and for whoever guards its disk.
-type Stats struct {
-	Dir      string
-	Revision uint64
-	Size     int64 // bytes of the database file
-	InUse    int64 // of those, bytes that are not free pages
-	Quota    int64 // Size at which writes are refused
-}
-
-// Stats returns the present state.
-func (b *Backend) Stats() Stats {
-	database := b.server.Server.Backend()
-	return Stats{Dir: b.dir, Revision: b.acknowledged.Load(), Size: database.Size(), InUse: database.SizeInUse(), Quota: Quota}
-}
-
-// Compact forgets the states before revision. It returns when they cannot be read any more; their space is freed
-// for new writes in the background.
-func (b *Backend) Compact(ctx context.Context, revision uint64) error {
-	if err := b.usable(ctx); err != nil {
-		return err
+// stop ends the server. One that has died is not waited for: what is left of it touches nothing.
+func (b *Backend) stop(died bool) {
+	if b.server == nil {
+		return
 	}
-	_, err := b.calls.Compact(ctx, &pb.CompactionRequest{Revision: int64(revision)})
-	return translated(ctx, err)
+	if !died {
+		b.server.Close()
+		return
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		b.server.Close()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(farewell):
+		b.log.Warn("the store's dead server does not end; its memory is not freed", "dir", b.dir)
+	}
 }
 
 func (b *Backend) usable(ctx context.Context) error {
@@ -224,6 +290,12 @@ func (b *Backend) usable(ctx context.Context) error {
 	case <-b.closed:
 		return kv.ErrClosed
 	default:
-		return ctx.Err()
 	}
+	if b.alive.Err() != nil {
+		return b.stopped()
+	}
+	return ctx.Err()
 }
+
+// stopped is what calls return once the server has died.
+func (b *Backend) stopped() error { return fmt.Errorf("%w: %w", kv.ErrStopped, b.cause) }
