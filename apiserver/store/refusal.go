@@ -16,6 +16,9 @@ import (
 // ErrWatchClosed is what Next returns after Close.
 var ErrWatchClosed = errors.New("watch is closed")
 
+// ReasonNoSpace is the reason of a Status with code 507: the disk is full, nothing was written.
+const ReasonNoSpace metav1.StatusReason = "InsufficientStorage"
+
 func notFound(kind *api.Kind, name string) error {
 	return apierrors.NewNotFound(kind.GroupResource(), name)
 }
@@ -47,6 +50,10 @@ func unavailable(err error) error {
 		return err
 	case errors.Is(err, kv.ErrTooLarge):
 		return apierrors.NewRequestEntityTooLargeError(err.Error())
+	case errors.Is(err, kv.ErrNoSpace):
+		return &apierrors.StatusError{ErrStatus: metav1.Status{
+			Status: metav1.StatusFailure, Code: http.StatusInsufficientStorage, Reason: ReasonNoSpace, Message: err.Error(),
+		}}
 	}
 	return apierrors.NewServiceUnavailable(err.Error())
 }

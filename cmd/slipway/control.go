@@ -20,7 +20,7 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/registry"
 	"github.com/slipway-dev/slipway/apiserver/server"
 	"github.com/slipway-dev/slipway/apiserver/store"
-	"github.com/slipway-dev/slipway/apiserver/store/kv/etcd"
+	"github.com/slipway-dev/slipway/apiserver/store/kv/keeper"
 	"github.com/slipway-dev/slipway/apiserver/store/kv/seal"
 	"github.com/slipway-dev/slipway/reconciler/deployment"
 	"github.com/slipway-dev/slipway/reconciler/endpoints"
@@ -39,7 +39,7 @@ const kubernetesVersion = "1.37.1"
 
 // control is the control plane: store, registry and what serves and uses them.
 type control struct {
-	backend   *etcd.Backend
+	backend   *keeper.Keeper
 	sealed    *seal.Backend // backend, with Secrets encrypted
 	store     *store.Store
 	registry  *registry.Registry
@@ -64,8 +64,8 @@ func openControl(ctx context.Context, m *machine) (_ *control, err error) {
 	if c.tokens, err = c.authority.Tokens("https://kubernetes.default.svc." + m.clusterDomain); err != nil {
 		return nil, err
 	}
-	if c.backend, err = etcd.Open(ctx, etcd.Config{Dir: m.data.etcd(), Log: m.log}); err != nil {
-		return nil, fmt.Errorf("open store: %w", err)
+	if c.backend, err = openStore(ctx, m.data, m.log); err != nil {
+		return nil, err
 	}
 	if c.sealed, err = openSealed(ctx, c.backend, m.data, m.log); err != nil {
 		return nil, err
@@ -103,10 +103,8 @@ func (c *control) serverConfig(m *machine) server.Config {
 		Version: kubeversion.Info{Major: "1", Minor: "37", GitVersion: "v" + kubernetesVersion + "+slipway." + version, GitTreeState: "clean",
 			GoVersion: runtime.Version(), Compiler: runtime.Compiler, Platform: runtime.GOOS + "/" + runtime.GOARCH},
 		Log: c.log,
-		Checks: []server.Check{{Name: "store", Live: true, Probe: func(ctx context.Context) error {
-			_, err := c.backend.Revision(ctx)
-			return err
-		}}},
+		// A store that takes no writes is not mended by a restart, which would end reads too.
+		Checks: []server.Check{{Name: "store", Probe: func(context.Context) error { return c.backend.Err() }}},
 	}
 	if m.node != nil {
 		config.Logs = m.node.agent
