@@ -133,9 +133,7 @@ func (c *control) parts(m *machine) *loop.Group {
 	add("eventttl", eventttl.New)
 	group.AddFunc("certificates", c.keeper(m).Run)
 	group.AddFunc("serviceaccount", c.serviceAccounts)
-	add("node", func(client store.Client, events event.Recorder) loop.Controller {
-		return nodecontroller.New(client, events, time.Now)
-	})
+	add("node", nodecontroller.New)
 	add("systemservice", func(client store.Client, _ event.Recorder) loop.Controller {
 		return systemservice.New(client, m.systemServices())
 	})

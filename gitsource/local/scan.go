@@ -164,7 +164,7 @@ func (sc *scanner) file(name string) error {
 	if info.ModTime().After(sc.tree.newest) {
 		sc.tree.newest = info.ModTime()
 	}
-	if age := time.Since(info.ModTime()); len(data) == 0 && age < youngFile && sc.hadContent(name) {
+	if age := time.Since(info.ModTime()).Abs(); len(data) == 0 && age < youngFile && sc.hadContent(name) {
 		sc.tree.emptied = true
 	}
 	return nil

@@ -74,7 +74,6 @@ type Agent struct {
 	log     *slog.Logger
 	machine registration.Machine
 	bootID  string
-	started time.Time
 	volumes *volume.Volumes
 	refs    *reference.Objects
 	logs    *logs.Reader
@@ -137,7 +136,7 @@ func (a *Agent) Logs(ctx context.Context, pod *corev1.Pod, opts *corev1.PodLogOp
 
 // Run registers the node and runs its Pods until ctx ends. Containers go on.
 func (a *Agent) Run(ctx context.Context) error {
-	a.ctx, a.started = ctx, time.Now()
+	a.ctx = ctx
 	changes := a.cfg.Engine.Watch(ctx) // before the first list, so that nothing is missed between
 	if err := a.refresh(ctx); err != nil {
 		a.log.Warn("list containers, trying again", "err", err)

@@ -168,6 +168,9 @@ func messagePath(c corev1.Container) string {
 
 // start runs a created container.
 func (w *worker) start(ctx context.Context, pod *corev1.Pod, action lifecycle.Action, ip string) func() {
+	w.mu.Lock()
+	w.own[action.ID] = true
+	w.mu.Unlock()
 	err := w.a.cfg.Engine.Start(ctx, action.ID)
 	if err == nil {
 		w.eventOf(pod, action.Container, corev1.EventTypeNormal, "Started", "Started container "+action.Container)

@@ -74,7 +74,7 @@ func (w *worker) readAsked() map[string]time.Time {
 	asked := map[string]time.Time{}
 	for _, entry := range entries {
 		if info, err := entry.Info(); err == nil {
-			asked[entry.Name()] = info.ModTime()
+			asked[entry.Name()] = time.Now().Add(min(0, time.Until(info.ModTime()))) // not in the future, if the clock was set back
 		}
 	}
 	return asked

@@ -17,6 +17,7 @@ import (
 	"github.com/slipway-dev/slipway/nodeagent/lifecycle"
 	"github.com/slipway-dev/slipway/nodeagent/network"
 	"github.com/slipway-dev/slipway/nodeagent/probe"
+	"github.com/slipway-dev/slipway/reconciler/loop"
 )
 
 // calm is how long a status change that nobody waits for may wait for others to be written with it.
@@ -33,12 +34,14 @@ type worker struct {
 	mu       sync.Mutex
 	newest   *corev1.Pod
 	gone     bool
-	refsMark bool // a ConfigMap or Secret changed
+	refsMark bool            // a ConfigMap or Secret changed
+	own      map[string]bool // containers this process started
 
 	pod      *corev1.Pod
 	o        lifecycle.Observed // what is remembered between turns
 	sandbox  network.Sandbox
 	busy     map[string]context.CancelFunc
+	ages     *loop.Ages
 	tries    map[string]int       // failures in a row, by action
 	refresh  time.Time            // when volumes are due again
 	stale    bool                 // volumes are to be brought up to date
@@ -51,7 +54,7 @@ type worker struct {
 func newWorker(a *Agent, pod *corev1.Pod) *worker {
 	w := &worker{
 		a: a, uid: pod.UID, signal: make(chan struct{}, 1), results: make(chan func(), 16),
-		busy: map[string]context.CancelFunc{}, tries: map[string]int{}, newest: pod, pod: pod,
+		own: map[string]bool{}, ages: loop.NewAges(), busy: map[string]context.CancelFunc{}, tries: map[string]int{}, newest: pod, pod: pod,
 		o: lifecycle.Observed{
 			HostIPs: a.cfg.NodeIPs, Images: map[string]lifecycle.Image{}, CreateFails: map[string]lifecycle.Failure{},
 			StartFails: map[string]lifecycle.Failure{}, Signalled: map[string]time.Time{}, Messages: map[string]string{},
@@ -190,6 +193,9 @@ func (w *worker) observe() {
 	w.pod = pod
 	w.o.Now, w.o.Pod, w.o.Gone = time.Now(), pod, gone
 	w.o.Containers = w.a.containersOf(w.uid)
+	if start := pod.Status.StartTime; pod.Spec.ActiveDeadlineSeconds != nil && start != nil {
+		w.o.Active = w.ages.Of(loop.KeyOf(pod), map[string]time.Time{"start": start.Time})["start"]
+	}
 	if !w.admitted {
 		w.admitted = true
 		w.o.Refusal = w.a.admission(w)
@@ -221,6 +227,9 @@ func (w *worker) prune() {
 	maps.DeleteFunc(w.o.StartFails, func(id string, _ lifecycle.Failure) bool { return forget(id) })
 	maps.DeleteFunc(w.o.Signalled, func(id string, _ time.Time) bool { return forget(id) })
 	maps.DeleteFunc(w.o.Messages, func(id string, _ string) bool { return forget(id) })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.DeleteFunc(w.own, func(id string, _ bool) bool { return forget(id) })
 }
 
 // abandon cancels what is not wanted any more once the Pod is to end.
@@ -282,7 +291,10 @@ func (w *worker) targets() []probe.Target {
 
 // adopted returns the stored state of a container that ran before the agent did.
 func (w *worker) adopted(s engine.Status) *probe.State {
-	if !s.StartedAt.Before(w.a.started) {
+	w.mu.Lock()
+	own := w.own[s.ID]
+	w.mu.Unlock()
+	if own {
 		return nil
 	}
 	for _, c := range slices.Concat(w.pod.Status.InitContainerStatuses, w.pod.Status.ContainerStatuses) {

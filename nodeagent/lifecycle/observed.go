@@ -17,9 +17,10 @@ import (
 // Observed is all a decision depends on.
 type Observed struct {
 	Now     time.Time
-	Pod     *corev1.Pod // the newest known object, with the status stored last; never changed here
-	Gone    bool        // the object left the API: nothing may stay on the node
-	Refusal *Refusal    // not nil: the node does not run this Pod
+	Active  time.Duration // since the Pod's startTime, by a clock nobody sets; for activeDeadlineSeconds
+	Pod     *corev1.Pod   // the newest known object, with the status stored last; never changed here
+	Gone    bool          // the object left the API: nothing may stay on the node
+	Refusal *Refusal      // not nil: the node does not run this Pod
 	HostIPs []string
 
 	Sandbox Sandbox

@@ -56,8 +56,8 @@ func (v view) exitCode(name string) int {
 }
 
 func (v view) pastDeadline() bool {
-	d, start := v.Pod.Spec.ActiveDeadlineSeconds, v.Pod.Status.StartTime
-	return d != nil && start != nil && !v.Now.Before(start.Add(seconds(*d)))
+	d := v.Pod.Spec.ActiveDeadlineSeconds
+	return d != nil && v.Pod.Status.StartTime != nil && v.Active >= seconds(*d)
 }
 
 // phase returns the Pod's phase by the kubelet's rules. It is terminal only when no container runs any more.

@@ -78,7 +78,7 @@ func (p *planner) run() {
 	}
 	p.removeOld()
 	if d := p.Pod.Spec.ActiveDeadlineSeconds; d != nil && p.Pod.Status.StartTime != nil {
-		p.wakeAt(p.Pod.Status.StartTime.Add(seconds(*d)))
+		p.wakeAt(p.Now.Add(seconds(*d) - p.Active))
 	}
 }
 

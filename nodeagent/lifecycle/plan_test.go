@@ -282,7 +282,7 @@ func TestPlan(t *testing.T) {
 			o := up(pod())
 			deadline := int64(60)
 			o.Pod.Spec.ActiveDeadlineSeconds = &deadline
-			o.Pod.Status.StartTime = &metav1.Time{Time: epoch.Add(-time.Minute)}
+			o.Active, o.Pod.Status.StartTime = time.Minute, &metav1.Time{Time: epoch}
 			running(&o, "main")
 			return o
 		}, []string{"stop container main attempt 0: Stopping container main"}},
@@ -293,6 +293,30 @@ func TestPlan(t *testing.T) {
 				t.Errorf("plan (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestBackOffBearsAClockThatIsSet: a container waits for its back-off at most, whatever the clock did since it ended.
+func TestBackOffBearsAClockThatIsSet(t *testing.T) {
+	const year = 365 * 24 * time.Hour
+	for name, c := range map[string]struct {
+		ended time.Duration // after now
+		want  []string
+	}{
+		"just now":                        {0, []string{"wait 10s"}},
+		"the engine is a little ahead":    {time.Second, []string{"wait 11s"}},
+		"long ago":                        {-year, []string{"ensure image of main attempt 2"}},
+		"in the future, as it seems":      {year, []string{"ensure image of main attempt 2"}},
+		"not as long ago as its back-off": {-4 * time.Second, []string{"wait 6s"}},
+	} {
+		o := up(pod())
+		o.Containers = []engine.Status{inst("main", 1, engine.Exited, exit(1), func(s *engine.Status) {
+			s.FinishedAt = epoch.Add(c.ended)
+			s.StartedAt = s.FinishedAt.Add(-time.Second)
+		})}
+		if diff := cmp.Diff(c.want, lines(Plan(o))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
 	}
 }
 

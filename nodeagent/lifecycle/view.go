@@ -57,6 +57,9 @@ type verdict struct {
 	until   time.Time
 }
 
+// clockSlack is by how much the times of the engine may be ahead.
+const clockSlack = 2 * time.Second
+
 // judge decides what is next for container c.
 func (v view) judge(c corev1.Container, init bool) verdict {
 	inst, ok := v.latest(c.Name)
@@ -76,7 +79,8 @@ func (v view) judge(c corev1.Container, init bool) verdict {
 		pause = 0
 	}
 	next.backOff = NextBackOff(pause)
-	if until := inst.FinishedAt.Add(pause); pause > 0 && v.Now.Before(until) {
+	// A container that ended in the future did so before the clock was set back: how long ago nobody knows.
+	if until := inst.FinishedAt.Add(pause); pause > 0 && v.Now.Before(until) && until.Sub(v.Now) <= pause+clockSlack {
 		next.turn, next.until = turnBackOff, until
 	}
 	return next

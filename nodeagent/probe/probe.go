@@ -181,8 +181,8 @@ func (r *runner) loop(ctx context.Context, k kind) bool {
 
 // firstDelay is how long to wait before the first look.
 func (r *runner) firstDelay(p *corev1.Probe, period time.Duration) time.Duration {
-	due := r.StartedAt.Add(time.Duration(p.InitialDelaySeconds) * time.Second)
-	delay := max(time.Until(due), 0)
+	initial := time.Duration(p.InitialDelaySeconds) * time.Second
+	delay := min(max(time.Until(r.StartedAt.Add(initial)), 0), initial) // the clock may have been set back since
 	if r.Adopted != nil {
 		delay += rand.N(min(period, adoptedJitter))
 	}

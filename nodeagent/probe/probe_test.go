@@ -141,6 +141,10 @@ func TestInitialDelayAndAdoption(t *testing.T) {
 		if len(s.looks) != 1 || s.looks[0] != 7*time.Second {
 			t.Errorf("looks at %v, want one at 7s", s.looks)
 		}
+		back := (&runner{Target: Target{StartedAt: time.Now().Add(365 * 24 * time.Hour)}}).firstDelay(delayed.ReadinessProbe, time.Second)
+		if back != 7*time.Second {
+			t.Errorf("with the clock set back by a year the first look is after %s, want 7s", back)
+		}
 		a := newScene(t, corev1.Container{ReadinessProbe: execProbe(nil)}, &State{Ready: true, Started: true}, func(time.Duration) bool { return true })
 		if !a.set.States()["id"].Ready {
 			t.Error("an adopted container lost its readiness")

@@ -12,16 +12,16 @@ import (
 // Keep is how long an Event stays after it last happened, as in Kubernetes.
 const Keep = time.Hour
 
-// expiry returns when ev is to go.
-func expiry(ev *corev1.Event) time.Time {
-	last := ev.CreationTimestamp.Time
+// last returns when ev happened last.
+func last(ev *corev1.Event) time.Time {
+	newest := ev.CreationTimestamp.Time
 	for _, t := range []time.Time{ev.LastTimestamp.Time, ev.EventTime.Time} {
-		if t.After(last) {
-			last = t
+		if t.After(newest) {
+			newest = t
 		}
 	}
-	if ev.Series != nil && ev.Series.LastObservedTime.After(last) {
-		last = ev.Series.LastObservedTime.Time
+	if ev.Series != nil && ev.Series.LastObservedTime.After(newest) {
+		newest = ev.Series.LastObservedTime.Time
 	}
-	return last.Add(Keep)
+	return newest
 }

@@ -8,7 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-func TestExpiryCountsFromTheLastTime(t *testing.T) {
+func TestWhenAnEventHappenedLast(t *testing.T) {
 	at := func(hour int) time.Time { return time.Date(2026, 5, 1, hour, 0, 0, 0, time.UTC) }
 	created := metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(at(1))}
 	tests := []struct {
@@ -16,13 +16,13 @@ func TestExpiryCountsFromTheLastTime(t *testing.T) {
 		ev   corev1.Event
 		want time.Time
 	}{
-		{"creation", corev1.Event{ObjectMeta: created}, at(2)},
-		{"last timestamp", corev1.Event{ObjectMeta: created, LastTimestamp: metav1.NewTime(at(3))}, at(4)},
-		{"event time", corev1.Event{ObjectMeta: created, EventTime: metav1.NewMicroTime(at(5))}, at(6)},
-		{"series", corev1.Event{ObjectMeta: created, EventTime: metav1.NewMicroTime(at(5)), Series: &corev1.EventSeries{LastObservedTime: metav1.NewMicroTime(at(7))}}, at(8)},
+		{"creation", corev1.Event{ObjectMeta: created}, at(1)},
+		{"last timestamp", corev1.Event{ObjectMeta: created, LastTimestamp: metav1.NewTime(at(3))}, at(3)},
+		{"event time", corev1.Event{ObjectMeta: created, EventTime: metav1.NewMicroTime(at(5))}, at(5)},
+		{"series", corev1.Event{ObjectMeta: created, EventTime: metav1.NewMicroTime(at(5)), Series: &corev1.EventSeries{LastObservedTime: metav1.NewMicroTime(at(7))}}, at(7)},
 	}
 	for _, tt := range tests {
-		if got := expiry(&tt.ev); !got.Equal(tt.want) {
+		if got := last(&tt.ev); !got.Equal(tt.want) {
 			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
 		}
 	}

@@ -1,14 +1,13 @@
 // Package node says of a node whose agent has fallen silent that its state is not known: an agent renews a Lease
-// every ten seconds, and a Lease that was not renewed for the grace period speaks for itself.
+// every ten seconds, and a Lease that does not change for the grace period speaks for itself.
 //
-// It moves no Pods and taints no nodes.
+// It moves no Pods and taints no nodes, and it compares no two machines' clocks.
 package node
 
 import (
 	"fmt"
 	"time"
 
-	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -18,22 +17,18 @@ const Grace = 50 * time.Second
 
 // observed is what a plan looks at.
 type observed struct {
-	node  *corev1.Node
-	lease *coordinationv1.Lease // nil: none
-	now   time.Time
+	node   *corev1.Node
+	silent time.Duration // how long nothing was heard of its agent
+	now    time.Time
 }
 
 // plan returns the node's conditions as they should be, or nil when they are, and after how long to look again; zero:
 // when something changes.
 func plan(o observed) (conditions []corev1.NodeCondition, again time.Duration) {
-	heard := o.node.CreationTimestamp.Time
-	if o.lease != nil && o.lease.Spec.RenewTime != nil {
-		heard = o.lease.Spec.RenewTime.Time
+	if o.silent < Grace {
+		return nil, Grace - o.silent
 	}
-	if silent := o.now.Sub(heard); silent < Grace {
-		return nil, Grace - silent
-	}
-	message := fmt.Sprintf("the node's agent has not been heard of since %s", heard.UTC().Format(time.RFC3339))
+	message := fmt.Sprintf("the node's agent has not been heard of since %s", o.now.Add(-o.silent).UTC().Format(time.RFC3339))
 	changed := false
 	for _, c := range o.node.Status.Conditions {
 		if c.Status != corev1.ConditionUnknown {
