@@ -218,7 +218,7 @@ const lastWords = 100 * time.Millisecond
 
 // take waits for responses.
 func (q *queue) take(ctx context.Context, b *Backend) ([]mvcc.WatchResponse, error) {
-	died, silence := b.alive.Done(), (<-chan time.Time)(nil)
+	closed, died, silence := b.closed, b.alive.Done(), (<-chan time.Time)(nil)
 	for {
 		q.mu.Lock()
 		responses := q.responses
@@ -229,12 +229,15 @@ func (q *queue) take(ctx context.Context, b *Backend) ([]mvcc.WatchResponse, err
 		}
 		select {
 		case <-q.signal:
-		case <-b.closed:
-			return nil, kv.ErrClosed
+		case <-closed:
+			if b.Cause() == nil {
+				return nil, kv.ErrClosed
+			}
+			closed = nil // it had died before
 		case <-died:
 			died, silence = nil, time.After(lastWords)
 		case <-silence:
-			return nil, b.stopped()
+			return nil, b.gone()
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -246,14 +249,10 @@ func (b *Backend) translated(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	select {
-	case <-b.closed:
-		return kv.ErrClosed
-	default:
+	if gone := b.gone(); gone != nil {
+		return gone
 	}
 	switch {
-	case b.alive.Err() != nil:
-		return b.stopped()
 	case ctx.Err() != nil:
 		return ctx.Err() // etcd has words of its own for it
 	case errors.Is(err, rpctypes.ErrGRPCCompacted):

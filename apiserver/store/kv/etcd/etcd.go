@@ -52,7 +52,7 @@ const (
 	logsKept = 1
 
 	// farewell bounds the end of a server that has died: a goroutine of it may wait for ever.
-	farewell = 2 * time.Second
+	farewell = 500 * time.Millisecond
 )
 
 // Config says where the server keeps its data.
@@ -286,16 +286,21 @@ func (b *Backend) stop(died bool) {
 }
 
 func (b *Backend) usable(ctx context.Context) error {
-	select {
-	case <-b.closed:
-		return kv.ErrClosed
-	default:
-	}
-	if b.alive.Err() != nil {
-		return b.stopped()
+	if err := b.gone(); err != nil {
+		return err
 	}
 	return ctx.Err()
 }
 
-// stopped is what calls return once the server has died.
-func (b *Backend) stopped() error { return fmt.Errorf("%w: %w", kv.ErrStopped, b.cause) }
+// gone says why the server takes no calls: it died, which stays the reason when it is closed then, or it was closed.
+func (b *Backend) gone() error {
+	if err := b.Cause(); err != nil {
+		return fmt.Errorf("%w: %w", kv.ErrStopped, err)
+	}
+	select {
+	case <-b.closed:
+		return kv.ErrClosed
+	default:
+		return nil
+	}
+}
