@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/slipway-dev/slipway/apiserver/api"
@@ -76,7 +75,7 @@ func (e *Engine) carryOut(ctx context.Context, t *plan.Tree, p plan.Plan) *outco
 // stage numbers the steps of an apply: writes by level, then deletions by level backwards.
 func stage(a plan.Action) int {
 	switch a.Op {
-	case plan.Create, plan.Update, plan.Unchanged:
+	case plan.Create, plan.Update, plan.Replace, plan.Unchanged:
 		return plan.Level(a.Ref)
 	case plan.Delete, plan.Release:
 		return 100 - plan.Level(a.Ref)
@@ -94,7 +93,7 @@ func (e *Engine) level(ctx context.Context, t *plan.Tree, actions []plan.Action,
 		switch {
 		case a.Op == plan.Unchanged && a.Want != nil && a.Live != nil:
 			e.memory.set(a.Want, a.Live)
-		case a.Op == plan.Create, a.Op == plan.Update, a.Op == plan.Release, a.Op == plan.Delete && !a.Held:
+		case a.Op == plan.Create, a.Op == plan.Update, a.Op == plan.Release, (a.Op == plan.Delete || a.Op == plan.Replace) && !a.Held:
 			group.Go(func() error {
 				e.act(ctx, t, a, out)
 				return nil
@@ -156,10 +155,10 @@ func (e *Engine) effect(ctx context.Context, t *plan.Tree, a plan.Action) (api.O
 	case plan.Release:
 		e.memory.forget(a.Ref)
 		return e.release(ctx, a.Ref)
-	case plan.Delete:
+	case plan.Delete, plan.Replace:
 		e.memory.forget(a.Ref)
 		obj, err := e.client.Delete(ctx, a.Ref.Row(), a.Ref.Namespace, a.Ref.Name,
-			store.DeleteOptions{UID: a.Live.GetUID(), Propagation: metav1.DeletePropagationBackground})
+			store.DeleteOptions{UID: a.Live.GetUID(), Propagation: a.Propagation()})
 		if apierrors.IsNotFound(err) {
 			return nil, nil
 		}

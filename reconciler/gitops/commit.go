@@ -125,7 +125,10 @@ func (c *commit) absorb(p plan.Plan, out *outcome, now time.Time) {
 		}
 	}
 	for ref, d := range out.done {
-		if d.Op == plan.Delete && d.written != nil {
+		switch {
+		case d.Op == plan.Replace:
+			c.waiting[ref], c.scope[ref] = true, true // made again when it is gone, which it may be already
+		case d.Op == plan.Delete && d.written != nil:
 			c.leaving[ref] = true
 		}
 	}

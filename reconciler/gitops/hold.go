@@ -167,10 +167,10 @@ func (e *Engine) applyAll(ctx context.Context, c *commit) error {
 	clear(c.refused)
 	clear(c.waiting)
 	clear(c.failed)
+	clear(c.scope)
 	c.absorb(p, out, time.Now())
 	c.count(out)
 	c.full, c.planned, c.question = false, true, p.Question
-	clear(c.scope)
 	if confirmed && p.Question == "" {
 		return e.annotate(ctx, "null")
 	}
@@ -186,7 +186,7 @@ func (e *Engine) applySome(ctx context.Context, c *commit) error {
 	if err != nil {
 		return err
 	}
-	o.Blocked = c.blocked()
+	o.Blocked, o.Awaiting = c.blocked(), c.question != ""
 	p := plan.Of(o)
 	out := e.carryOut(ctx, c.tree, p)
 	if err := ctx.Err(); err != nil {
@@ -200,9 +200,9 @@ func (e *Engine) applySome(ctx context.Context, c *commit) error {
 			e.events.Event(d.written, corev1.EventTypeNormal, "PutBack", "changed outside Git and put back: "+d.String())
 		}
 	}
+	clear(c.scope)
 	c.absorb(p, out, time.Now())
 	c.count(out)
-	clear(c.scope)
 	if len(c.refused)+len(c.failed)+len(c.waiting) < before {
 		c.unblock()
 	}

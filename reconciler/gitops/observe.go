@@ -182,9 +182,15 @@ func (e *Engine) try(ctx context.Context, t *plan.Tree, w *plan.Want) (plan.Prev
 	case err == nil:
 		return plan.Preview{Object: obj}, nil
 	case isFinal(err):
-		return plan.Preview{Refused: w.Explain(err)}, nil
+		return plan.Preview{Refused: w.Explain(err), Valid: apierrors.IsInvalid(err) && e.couldBeMade(ctx, w)}, nil
 	}
 	return plan.Preview{}, fmt.Errorf("try %s: %w", w.Ref, err)
+}
+
+// couldBeMade says whether w would be taken as a new object, were its name free.
+func (e *Engine) couldBeMade(ctx context.Context, w *plan.Want) bool {
+	_, err := e.client.Create(ctx, w.Object, store.CreateOptions{FieldManager: api.ManagerGit, DryRun: true})
+	return apierrors.IsAlreadyExists(err)
 }
 
 // isFinal says that a write was refused for what it is: trying again does not mend it.

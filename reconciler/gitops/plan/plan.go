@@ -32,6 +32,7 @@ type Observed struct {
 	Blocked    map[Ref]string       // what of the tree, beside Wants, is not applied, and why
 	Prune      bool                 // Wants is the whole tree: what it lacks may go
 	Confirmed  bool                 // deletions were confirmed for this revision
+	Awaiting   bool                 // deletions wait for confirmation, and with them replacements
 	Asked      int                  // objects made from Source when deletions began to wait; zero: none wait
 }
 
@@ -39,6 +40,7 @@ type Observed struct {
 type Preview struct {
 	Object  api.Object
 	Refused string // not empty: why the apply would fail
+	Valid   bool   // of what is refused: it would not be, were the live object not there
 }
 
 // Namespace is what matters of one.
@@ -56,6 +58,7 @@ const (
 	Update     Op = "update"
 	Delete     Op = "delete"
 	Release    Op = "release"   // give up the fields set, keep the object: it is the system's
+	Replace    Op = "replace"   // delete, and create when it is gone
 	Unchanged  Op = "unchanged" //
 	Wait       Op = "wait"      // for something that is being deleted
 	Refused    Op = "refused"
@@ -69,14 +72,14 @@ type Action struct {
 	Origin  string // path:line; empty for what the tree does not have
 	Changes []diff.Change
 	Adopts  bool   // an Update of an object that was there before
-	Held    bool   // a Delete that waits for confirmation
-	Reason  string // of Wait, Refused, NotActedOn and a held Delete
+	Held    bool   // a Delete or Replace that waits for confirmation
+	Reason  string // of Wait, Refused, Replace, NotActedOn and a held Delete
 
 	Want *Want      // nil for a deletion
 	Live api.Object // nil for a creation
 }
 
-var symbols = map[Op]string{Create: "+", Update: "~", Delete: "-", Release: "-", Unchanged: "=", Wait: "…", Refused: "!", NotActedOn: "?"}
+var symbols = map[Op]string{Create: "+", Update: "~", Delete: "-", Release: "-", Replace: "±", Unchanged: "=", Wait: "…", Refused: "!", NotActedOn: "?"}
 
 const shownChanges = 4 // of one object, on its line
 
@@ -95,6 +98,8 @@ func (a Action) String() string {
 			return line + ": waits for confirmation: " + a.Reason
 		}
 		return line
+	case Replace:
+		return line + a.replacing()
 	case NotActedOn:
 		return symbols[a.Op] + " " + a.Reason
 	case Refused:
@@ -134,7 +139,7 @@ func (a Action) changes() string {
 }
 
 // Counts says how many actions of each kind a plan has.
-type Counts struct{ Created, Updated, Deleted, Unchanged, Refused int }
+type Counts struct{ Created, Updated, Replaced, Deleted, Unchanged, Refused int }
 
 // String returns "2 to create, 1 to update, 40 unchanged", or "nothing to do".
 func (c Counts) String() string {
@@ -142,7 +147,7 @@ func (c Counts) String() string {
 	for _, p := range []struct {
 		n    int
 		text string
-	}{{c.Created, "to create"}, {c.Updated, "to update"}, {c.Deleted, "to delete"}, {c.Refused, "refused"}, {c.Unchanged, "unchanged"}} {
+	}{{c.Created, "to create"}, {c.Updated, "to update"}, {c.Replaced, "to replace"}, {c.Deleted, "to delete"}, {c.Refused, "refused"}, {c.Unchanged, "unchanged"}} {
 		if p.n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", p.n, p.text))
 		}
@@ -170,6 +175,8 @@ func (p Plan) Counts() Counts {
 			c.Created++
 		case Update:
 			c.Updated++
+		case Replace:
+			c.Replaced++
 		case Delete, Release:
 			c.Deleted++
 		case Unchanged:
@@ -233,7 +240,7 @@ func Of(o Observed) Plan {
 			refused = append(refused, Action{Op: NotActedOn, Ref: w.Ref, Origin: w.Origin, Reason: field})
 		}
 	}
-	if p.Question = o.hold(deletions, owned); p.Question != "" {
+	if p.Question = o.hold(p.Actions, deletions, owned); p.Question != "" {
 		p.Asked = cmp.Or(o.Asked, owned)
 	}
 	p.Actions = append(append(p.Actions, deletions...), refused...)
@@ -309,6 +316,8 @@ func (o *Observed) compare(a Action, not func(Op, string, ...any) Action) Action
 	case !ok:
 		a.Op = Unchanged
 		return a
+	case preview.Refused != "" && preview.Valid:
+		return o.replace(a, preview, not)
 	case preview.Refused != "":
 		return not(Refused, "%s", preview.Refused)
 	}

@@ -128,12 +128,12 @@ func (o *Observed) judgeNamespace(a *Action) {
 	}
 }
 
-// hold marks deletions that have to wait for confirmation and returns the question, if there is one. Once one was
-// asked, what was made since then does not make a mass deletion a small one.
-func (o *Observed) hold(deletions []Action, owned int) string {
+// hold marks deletions that have to wait for confirmation, and returns the question, if there is one. Once one was
+// asked, what was made since then does not make a mass deletion a small one. What is replaced is deleted too.
+func (o *Observed) hold(writes, deletions []Action, owned int) string {
 	n, question := 0, ""
-	for _, a := range deletions {
-		if a.Op == Delete {
+	for _, a := range slices.Concat(writes, deletions) {
+		if a.Op == Delete || a.Op == Replace {
 			n++
 		}
 		if a.Held && question == "" {
@@ -151,6 +151,9 @@ func (o *Observed) hold(deletions []Action, owned int) string {
 		if a := &deletions[i]; a.Op == Delete && !a.Held {
 			a.Held, a.Reason = true, "part of a mass deletion"
 		}
+	}
+	for i := range writes {
+		writes[i].Held = writes[i].Op == Replace
 	}
 	return fmt.Sprintf("deleting %d of %d objects waits for confirmation", n, of)
 }

@@ -168,9 +168,6 @@ func (w *Want) cause(c metav1.StatusCause) string {
 		return message
 	}
 	text := c.Field + ": " + message
-	if w.Row() == api.Pods && strings.Contains(message, "pod updates may not change fields") {
-		text += ": rename the Pod, or remove it and bring it back with a later commit; a Deployment does that by itself"
-	}
 	if w.written == nil {
 		return text
 	}
