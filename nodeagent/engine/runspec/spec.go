@@ -159,6 +159,11 @@ func linuxNamespaces(ns engine.Namespaces, host Host) []specs.LinuxNamespace {
 
 func resources(r engine.Resources, host Host) *specs.LinuxResources {
 	out := &specs.LinuxResources{}
+	if host.cgroup2 {
+		// Out of memory, a container ends as a whole, as under the kubelet: one that has lost some process by chance
+		// would go on half alive.
+		out.Unified = map[string]string{"memory.oom.group": "1"}
+	}
 	if r.CPUShares != 0 || r.CPUQuota != 0 {
 		out.CPU = &specs.LinuxCPU{}
 		if r.CPUShares != 0 {

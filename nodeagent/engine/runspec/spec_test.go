@@ -154,8 +154,11 @@ func TestSpecResources(t *testing.T) {
 		t.Errorf("cgroup is %s", spec.Linux.CgroupsPath)
 	}
 	none := specOf(t, engine.Container{}, Image{}).Linux.Resources
-	if none.CPU != nil || none.Memory != nil || none.Pids != nil {
+	if none.CPU != nil || none.Memory != nil || none.Pids != nil || none.Unified != nil {
 		t.Errorf("without limits: %+v", none)
+	}
+	if unified := resources(engine.Resources{}, Host{cgroup2: true}).Unified; unified["memory.oom.group"] != "1" {
+		t.Errorf("on cgroup v2: %v, want the container to end as a whole when out of memory", unified)
 	}
 }
 
