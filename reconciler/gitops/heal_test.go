@@ -129,7 +129,7 @@ func TestFailureStopsOnlyDependants(t *testing.T) {
 	f["c.yaml"] = configFile("c", "1")
 	rev = r.push(f)
 	p := r.awaitStep(StepSettled, rev)
-	if p.Status.Phase != slipwayv1.RolloutFailed || len(p.Status.Errors) != 1 || !strings.HasPrefix(p.Status.Errors[0], "web.yaml:1: Deployment/shop/web: spec.selector: ") || !strings.HasSuffix(p.Status.Errors[0], "(line 9)") {
+	if p.Status.Phase != slipwayv1.RolloutFailed || len(p.Status.Errors) != 1 || !strings.HasPrefix(p.Status.Errors[0], "web.yaml:1: Deployment/shop/web: spec.selector: ") || !strings.Contains(p.Status.Errors[0], "(line 9): this cannot be changed in place") {
 		t.Errorf("status %+v", p.Status)
 	}
 	if !has[*corev1.ConfigMap](r, "shop", "c") || get[*appsv1.Deployment](r, "shop", "web").Spec.Template.Spec.Containers[0].Image != "nginx:1" {

@@ -123,7 +123,7 @@ func TestManyReplacementsWaitForConfirmation(t *testing.T) {
 		t.Errorf("question %q", p.Text)
 	}
 	bound(r, "p3") // a change of a Pod makes a turn of its own, which must not replace it
-	r.delete(api.ConfigMaps, "shop", "a")
+	r.patch(api.ConfigMaps, "shop", "a", `{"data":{"key":"other"}}`)
 	r.await("a turn after it", func(p Progress) bool { return p.Step == StepPutBack })
 	for n := range 10 {
 		if pod := get[*corev1.Pod](r, "shop", fmt.Sprint("p", n)); pod.Spec.Containers[0].Command[0] != "a" || pod.DeletionTimestamp != nil {
