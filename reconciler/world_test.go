@@ -25,12 +25,14 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/store"
 	"github.com/slipway-dev/slipway/apiserver/store/kv/memory"
 	"github.com/slipway-dev/slipway/reconciler/deployment"
+	"github.com/slipway-dev/slipway/reconciler/drain"
 	"github.com/slipway-dev/slipway/reconciler/endpoints"
 	"github.com/slipway-dev/slipway/reconciler/eventttl"
 	"github.com/slipway-dev/slipway/reconciler/garbage"
 	"github.com/slipway-dev/slipway/reconciler/loop"
 	"github.com/slipway-dev/slipway/reconciler/namespace"
 	"github.com/slipway-dev/slipway/reconciler/replicaset"
+	"github.com/slipway-dev/slipway/reconciler/scheduler"
 	"github.com/slipway-dev/slipway/reconciler/serviceaccount"
 )
 
@@ -47,6 +49,7 @@ type world struct {
 	sick    map[string]bool // images whose Pods never become ready
 	luck    *rand.Rand      // not nil: writes of controllers fail now and then
 	fatal   *rand.Rand      // not nil: writes of controllers end all of them now and then
+	fleet   bool            // there are nodes, and a scheduler
 	kill    func()          // ends all parts without waiting for them
 	dead    chan bool       // is told when they were killed
 	lags    bool            // controllers of workloads are there twice, and each reads what was true a while ago
@@ -132,6 +135,11 @@ func (w *world) add(g *loop.Group) {
 	add("serviceaccount", func(c store.Client) loop.Controller { return serviceaccount.New(c, events, "certificate") })
 	add("garbage", func(c store.Client) loop.Controller { return garbage.New(c, events) })
 	add("eventttl", func(c store.Client) loop.Controller { return eventttl.New(c, events) })
+	if w.fleet {
+		add("drain", func(c store.Client) loop.Controller { return drain.New(c, events, time.Now) })
+		client := r.As(registry.Scheduler())
+		g.Add(client, scheduler.New(client, events, time.Now))
+	}
 	g.Add(w.admin, loop.Controller{Name: "node", Workers: 4, Inputs: []loop.Input{{Kind: api.Pods, Keys: loop.Own}}, Reconcile: w.node})
 }
 
@@ -145,6 +153,7 @@ func (w *world) node(ctx context.Context, key loop.Key) error {
 		return err
 	}
 	switch {
+	case pod.Spec.NodeName == "" && w.fleet: // the scheduler's
 	case pod.Spec.NodeName == "":
 		_, err = w.admin.Create(ctx, &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name},
 			Target: corev1.ObjectReference{Kind: "Node", Name: "n1"}}, store.CreateOptions{Subresource: "binding"})

@@ -23,6 +23,7 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/store/kv/keeper"
 	"github.com/slipway-dev/slipway/apiserver/store/kv/seal"
 	"github.com/slipway-dev/slipway/reconciler/deployment"
+	"github.com/slipway-dev/slipway/reconciler/drain"
 	"github.com/slipway-dev/slipway/reconciler/endpoints"
 	"github.com/slipway-dev/slipway/reconciler/eventttl"
 	"github.com/slipway-dev/slipway/reconciler/garbage"
@@ -134,6 +135,9 @@ func (c *control) parts(m *machine) *loop.Group {
 	group.AddFunc("certificates", c.keeper(m).Run)
 	group.AddFunc("serviceaccount", c.serviceAccounts)
 	add("node", nodecontroller.New)
+	add("drain", func(client store.Client, events event.Recorder) loop.Controller {
+		return drain.New(client, events, time.Now)
+	})
 	add("systemservice", func(client store.Client, _ event.Recorder) loop.Controller {
 		return systemservice.New(client, m.systemServices())
 	})

@@ -25,6 +25,7 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/pki"
 	"github.com/slipway-dev/slipway/apiserver/registry"
 	"github.com/slipway-dev/slipway/gitsource"
+	"github.com/slipway-dev/slipway/reconciler/drain"
 	"github.com/slipway-dev/slipway/reconciler/gitops"
 	"github.com/slipway-dev/slipway/reconciler/gitops/health"
 )
@@ -116,7 +117,9 @@ func status(cmd *cobra.Command, dataDir string) error {
 	var deployments appsv1.DeploymentList
 	var pods corev1.PodList
 	var namespaces corev1.NamespaceList
-	for kind, into := range map[*api.Kind]any{api.Sources: &sources, api.Rollouts: &rollouts, api.Deployments: &deployments, api.Pods: &pods, api.Namespaces: &namespaces} {
+	var nodes corev1.NodeList
+	for kind, into := range map[*api.Kind]any{api.Sources: &sources, api.Rollouts: &rollouts, api.Deployments: &deployments, api.Pods: &pods,
+		api.Namespaces: &namespaces, api.Nodes: &nodes} {
 		if err := client.list(cmd.Context(), kind, into); err != nil {
 			return err
 		}
@@ -137,7 +140,7 @@ func status(cmd *cobra.Command, dataDir string) error {
 		}
 	}
 	fmt.Fprintf(out, "pods     %d of %d running\n", running, len(pods.Items))
-	for _, line := range leaving(namespaces.Items) {
+	for _, line := range slices.Concat(leaving(namespaces.Items), restrictions(nodes.Items)) {
 		fmt.Fprintln(out, line)
 	}
 	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
@@ -155,6 +158,28 @@ func leaving(namespaces []corev1.Namespace) []string {
 	for i := range namespaces {
 		if h := health.Of(&namespaces[i], nil); h.Status != health.Current {
 			lines = append(lines, fmt.Sprintf("leaving  namespace %s %s", namespaces[i].Name, h.Message))
+		}
+	}
+	return lines
+}
+
+// restrictions say what keeps Pods off nodes, and how far a node is from empty where it is to be.
+func restrictions(nodes []corev1.Node) []string {
+	var lines []string
+	for _, node := range nodes {
+		name := "node     " + node.Name
+		if node.Spec.Unschedulable {
+			lines = append(lines, name+" takes no new Pods: spec.unschedulable")
+		}
+		for _, t := range node.Spec.Taints {
+			if t.Key != corev1.TaintNodeUnschedulable {
+				lines = append(lines, name+" has taint "+t.ToString())
+			}
+		}
+		for _, c := range node.Status.Conditions {
+			if c.Type == drain.Drained {
+				lines = append(lines, name+" drain: "+c.Message)
+			}
 		}
 	}
 	return lines

@@ -256,7 +256,7 @@ func (c *commit) phase(lines []string) (phase, message string) {
 	case c.question != "":
 		return slipwayv1.RolloutAwaiting, c.question
 	case c.underWay() > 0:
-		return slipwayv1.RolloutApplying, first(append(lines, "waiting for objects that are being deleted"))
+		return slipwayv1.RolloutApplying, first(append(lines, "waiting for objects that are being deleted, or for nodes that have not joined"))
 	case stuck > 0 && stuck == len(late):
 		return slipwayv1.RolloutFailed, c.failure(late)
 	case len(late) > 0:

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -110,7 +111,7 @@ func (d decision) String() string {
 
 // place decides for one Pod. It looks at every node, so the reasons it gives are complete.
 func place(c *candidate, nodes []*node) decision {
-	best, bestScore := "", int64(-1)
+	best, bestScore := "", int64(math.MinInt64)
 	refused := map[string]int{}
 	for _, n := range nodes {
 		reasons := refusal(c, n)
@@ -121,7 +122,7 @@ func place(c *candidate, nodes []*node) decision {
 			continue
 		}
 		// Equal scores go to the first name: a plan does not depend on chance.
-		if score := leastAllocated(c, n); score > bestScore {
+		if score := leastAllocated(c, n) - avoided(c, n)*perTaint; score > bestScore {
 			best, bestScore = n.Name, score
 		}
 	}
@@ -138,6 +139,20 @@ func refusal(c *candidate, n *node) []string {
 		}
 	}
 	return nil
+}
+
+// perTaint is more than leastAllocated can give: a node that is to be avoided is taken when there is no other.
+const perTaint = 10_000 * 1_000
+
+// avoided counts the taints that ask, without insisting, to place the Pod elsewhere.
+func avoided(c *candidate, n *node) (count int64) {
+	for i := range n.Spec.Taints {
+		taint := &n.Spec.Taints[i]
+		if taint.Effect == corev1.TaintEffectPreferNoSchedule && !corehelpers.TolerationsTolerateTaint(klog.Background(), c.pod.Spec.Tolerations, taint, false) {
+			count++
+		}
+	}
+	return count
 }
 
 // Requests that a Pod without any is counted with when nodes are compared, as Kubernetes does, so that such Pods

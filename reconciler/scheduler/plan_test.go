@@ -75,6 +75,12 @@ func TestPlace(t *testing.T) {
 			"0/1 nodes are available: 1 Insufficient cpu."},
 		"every resource that is short is named": {[]*corev1.Node{small, big}, nil, makePod("p", "9", "9Gi"),
 			"0/2 nodes are available: 2 Insufficient cpu, 2 Insufficient memory."},
+		"a node to be avoided is taken only when there is no other": {
+			[]*corev1.Node{makeNode("avoided", "4", "8Gi", taint("old", corev1.TaintEffectPreferNoSchedule)), small}, nil, makePod("p", "500m", ""), "bind to small"},
+		"a node to be avoided is better than none": {
+			[]*corev1.Node{makeNode("avoided", "4", "8Gi", taint("old", corev1.TaintEffectPreferNoSchedule)), small}, nil, makePod("p", "2", ""), "bind to avoided"},
+		"a node being drained takes nothing": {[]*corev1.Node{makeNode("n", "4", "8Gi", taint("maintenance", corev1.TaintEffectNoExecute))}, nil, makePod("p", "", ""),
+			"0/1 nodes are available: 1 node(s) had untolerated taint {maintenance: }."},
 		"reasons are merged, biggest first": {
 			[]*corev1.Node{makeNode("a", "1", "1Gi", taint("gpu", corev1.TaintEffectNoSchedule)), small, makeNode("c", "1", "1Gi")}, nil, makePod("p", "2", ""),
 			"0/3 nodes are available: 2 Insufficient cpu, 1 node(s) had untolerated taint {gpu: }."},

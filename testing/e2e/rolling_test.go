@@ -1,13 +1,20 @@
 package e2e
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/slipway-dev/slipway/testing/cluster"
 	"github.com/slipway-dev/slipway/testing/images"
@@ -75,8 +82,8 @@ const (
 	loopback = "http://127.0.0.1:30090/"
 )
 
-// openSite brings the site up.
-func openSite(t *testing.T) (*cluster.Slipway, string) {
+// openSite brings the site up, with the texts of pairs replaced by those that follow them.
+func openSite(t *testing.T, pairs ...string) (*cluster.Slipway, string) {
 	t.Helper()
 	need.Runtime(t)
 	image, err := images.Testpod(t.Context(), "test.local/testpod:1")
@@ -90,8 +97,8 @@ func openSite(t *testing.T) (*cluster.Slipway, string) {
 	}
 	repo := filepath.Join(dir, "site")
 	mkdir(t, repo)
-	write(t, repo, "site.yaml", site)
-	write(t, repo, "web.yaml", web)
+	write(t, repo, "site.yaml", strings.NewReplacer(pairs...).Replace(site))
+	write(t, repo, "web.yaml", strings.NewReplacer(pairs...).Replace(web))
 	s := cluster.Up(t, repo, "--images", archive)
 	s.WaitOutput("everything is current", 1)
 	return s, repo
@@ -246,6 +253,7 @@ func TestRollingUpdatesLoseNoRequest(t *testing.T) {
 		edit(r.T, repo, "site.yaml", "\n  sessionAffinity: ClientIP", "")
 		r.settled()
 	})
+	t.Run("readers slower than their server ends", func(t *testing.T) { slowReaders(t, r) })
 	t.Run("callers in Pods", func(t *testing.T) { spotless(t, inside(t, s)) })
 	r.run("slipway crashes in the middle", outside(s, "20ms"), func(r *rolling, _ *load.Load) {
 		for _, moment := range []string{"1 to update", "… Deployment site/web 1/4 ready", "… Deployment site/web 3/4 ready"} {
@@ -280,9 +288,57 @@ func atLeast(calls *load.Load, n int) error {
 	return nil
 }
 
+// pods asks for something of the Deployment's Pods.
+func (r *rolling) pods(path string) []string {
+	return strings.Fields(r.s.Kubectl("-n", "site", "get", "pods", "-l", "part=deployment", "-o", "jsonpath="+path))
+}
+
+// slowReaders reads what Pods wrote before they ended when their programs are long gone.
+func slowReaders(t *testing.T, r *rolling) {
+	const size = 120_000 // more than a reader takes in unasked, less than a server has to wait for
+	small := func(_, _ string, raw syscall.RawConn) (err error) {
+		if e := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4096) }); e != nil {
+			return e
+		}
+		return err
+	}
+	var readers []net.Conn
+	for range 8 {
+		c, err := (&net.Dialer{Control: small}).DialContext(t.Context(), "tcp", "192.0.2.2:30090")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "GET /bulk?bytes=%d HTTP/1.1\r\nHost: site\r\n\r\n", size)
+		readers = append(readers, c)
+	}
+	old := r.pods("{.items[*].metadata.name}")
+	r.update()
+	looks := 0
+	r.s.Eventually("the old programs to have ended", func() error {
+		for _, line := range strings.Split(r.s.Kubectl("-n", "site", "get", "pods", "-o", `jsonpath={range .items[*]}{.metadata.name} {.status.containerStatuses[0].state.running}{"\n"}{end}`), "\n") {
+			if name, running, _ := strings.Cut(line, " "); slices.Contains(old, name) && running != "" {
+				return errors.New(line)
+			}
+		}
+		if looks++; looks < 10 {
+			return errors.New("not looked often enough: what is left of them may be taken away yet")
+		}
+		return nil
+	})
+	for i, c := range readers {
+		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		response, err := http.ReadResponse(bufio.NewReader(c), nil)
+		text, err := body(response, err)
+		if err != nil || len(text) != size {
+			t.Errorf("reader %d got %d bytes of %d: %v", i, len(text), size, err)
+		}
+	}
+}
+
 // readinessFlips makes every Pod say that it is not ready, one after the other, while it goes on answering.
 func readinessFlips(r *rolling, calls *load.Load) {
-	for _, ip := range strings.Fields(r.s.Kubectl("-n", "site", "get", "pods", "-l", "part=deployment", "-o", "jsonpath={.items[*].status.podIP}")) {
+	for _, ip := range r.pods("{.items[*].status.podIP}")[:2] {
 		ready := func(want string) {
 			if _, err := get("http://" + ip + ":8080/flip"); err != nil {
 				r.Fatal(err)
@@ -305,14 +361,11 @@ func readinessFlips(r *rolling, calls *load.Load) {
 // TestServiceWithoutPodsIsRefused takes away a Service's last Pods, all at once, under load: calls are answered or
 // refused, none is left waiting, and all is well when Pods are back.
 func TestServiceWithoutPodsIsRefused(t *testing.T) {
-	s, repo := openSite(t)
+	s, repo := openSite(t, "labels: {app: web}}", "labels: {app: other}}", "replicas: 4", "replicas: 4\n  strategy: {type: Recreate}")
 	r := &rolling{T: t, s: s, repo: repo, current: 1}
-	edit(t, repo, "site.yaml", "name: member, namespace: site, labels: {app: web}", "name: member, namespace: site, labels: {app: other}")
-	r.settled()
 	ways := outside(s, "1ms", loopback)
 	calls := load.Start(ways...)
 	defer calls.Stop()
-	r.change("replicas: 4", "replicas: 4\n  strategy: {type: Recreate}")
 	r.update()
 	r.change("replicas: 4", "replicas: 0")
 	s.Eventually("refusal", func() error {

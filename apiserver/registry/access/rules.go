@@ -65,6 +65,9 @@ var partRules = map[string][]rbacv1.PolicyRule{
 	controllerPrefix + "node": slices.Concat(
 		may(read+" update patch", "nodes"), may("update patch", "nodes/status"), may(read, "leases.coordination.k8s.io"),
 		may(read+" delete", "pods"), may("update patch", "pods/status")),
+	controllerPrefix + "drain": slices.Concat(
+		may(read+" update patch", "nodes"), may("update patch", "nodes/status"), may(read+" delete", "pods"),
+		may(read, "replicasets.apps", "deployments.apps")),
 	"system:kube-scheduler": slices.Concat(
 		may(read, "nodes", "namespaces", "services", "replicasets.apps"), may(read+" delete", "pods"),
 		may("create", "pods/binding"), may("update patch", "pods/status")),

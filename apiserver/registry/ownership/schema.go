@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	_ "embed"
 	"encoding/gob"
+	"errors"
 	"fmt"
 	"io"
 
@@ -28,7 +29,29 @@ func builtIn() (managedfields.TypeConverter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the schema of the built-in kinds: %w", err)
 	}
+	if err := sharedTaints(types); err != nil {
+		return nil, err
+	}
 	return managedfields.NewSchemeTypeConverter(api.Scheme, &typed.Parser{Schema: schema.Schema{Types: types}}), nil
+}
+
+// sharedTaints lets several own taints of one node: Git those of its manifest, controllers those of conditions. Upstream
+// has the list as one value, so that whoever applies it takes away everybody else's. A node's taints differ in key or
+// effect by validation.
+func sharedTaints(types []schema.TypeDef) error {
+	for i := range types {
+		if types[i].Name != "io.k8s.api.core.v1.NodeSpec" || types[i].Map == nil {
+			continue
+		}
+		for j := range types[i].Map.Fields {
+			field := &types[i].Map.Fields[j]
+			if field.Name == "taints" && field.Type.Inlined.List != nil {
+				field.Type.Inlined.List.ElementRelationship, field.Type.Inlined.List.Keys = schema.Associative, []string{"effect", "key"}
+				return nil
+			}
+		}
+	}
+	return errors.New("the schema of the built-in kinds has no list of a node's taints")
 }
 
 // pack writes what unpack reads.

@@ -60,7 +60,7 @@ const (
 	Release    Op = "release"   // give up the fields set, keep the object: it is the system's
 	Replace    Op = "replace"   // delete, and create when it is gone
 	Unchanged  Op = "unchanged" //
-	Wait       Op = "wait"      // for something that is being deleted
+	Wait       Op = "wait"      // for something that is being deleted, or a node to join
 	Refused    Op = "refused"
 	NotActedOn Op = "not acted on"
 )
@@ -301,6 +301,9 @@ func (o *Observed) wants(ref Ref) bool {
 
 // compare decides between create, update and unchanged.
 func (o *Observed) compare(a Action, not func(Op, string, ...any) Action) Action {
+	if a.Live == nil && a.Ref.Row() == api.Nodes {
+		return not(Wait, "no node of this name is here: it is applied when one joins")
+	}
 	if a.Live == nil {
 		a.Op = Create
 		return a

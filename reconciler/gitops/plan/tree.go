@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -67,10 +68,33 @@ func newWant(o *manifest.Object) Want {
 		}
 		w.NotActedOn = append(w.NotActedOn, fmt.Sprintf("%s:%d: %s: not acted on: %s", o.Path, o.FieldLine(n.Path), w.Slashed(), n))
 	}
+	if field := notOfGit(o.Object); field != "" {
+		refused = append(refused, fmt.Sprintf("%s: is the node's own: of a Node, Git says labels, annotations, spec.unschedulable and spec.taints (line %d)",
+			field, o.FieldLine(field)))
+	}
 	if len(refused) > 0 {
 		w.Refused = api.ReasonUnsupportedField + ": " + strings.Join(refused, "; ")
 	}
 	return w
+}
+
+// notOfGit returns a field of a Node that the node itself writes; empty: there is none.
+func notOfGit(obj api.Object) string {
+	node, ok := obj.(*corev1.Node)
+	if !ok {
+		return ""
+	}
+	switch spec := node.Spec; {
+	case spec.PodCIDR != "":
+		return "spec.podCIDR"
+	case len(spec.PodCIDRs) > 0:
+		return "spec.podCIDRs"
+	case spec.ProviderID != "":
+		return "spec.providerID"
+	case spec.ConfigSource != nil:
+		return "spec.configSource"
+	}
+	return ""
 }
 
 // Text returns what is applied for w: what was written, the annotations that say where, and a Secret's stringData

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -30,6 +31,10 @@ func graceful(args []string) error {
 			time.Sleep(work)
 		}
 		fmt.Fprintln(w, version, host)
+	})
+	mux.HandleFunc("/bulk", func(w http.ResponseWriter, r *http.Request) {
+		n, _ := strconv.Atoi(r.FormValue("bytes"))
+		w.Write(make([]byte, n))
 	})
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if unready.Load() {
