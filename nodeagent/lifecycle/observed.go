@@ -21,7 +21,11 @@ type Observed struct {
 	Pod     *corev1.Pod   // the newest known object, with the status stored last; never changed here
 	Gone    bool          // the object left the API: nothing may stay on the node
 	Refusal *Refusal      // not nil: the node does not run this Pod
-	HostIPs []string
+	// Eviction ends a Pod that runs, because the node is short of something or the Pod took more than its limit.
+	Eviction *Eviction
+	// DiskShort takes away what ended containers left, logs included, as soon as the status tells of them.
+	DiskShort bool
+	HostIPs   []string
 
 	Sandbox Sandbox
 	Volumes Volumes
@@ -41,6 +45,15 @@ type Observed struct {
 type Refusal struct {
 	Reason, Message string
 }
+
+// Eviction is why a node ends a Pod it took, as status.reason and status.message show it.
+type Eviction struct {
+	Message string
+	Grace   time.Duration // of its containers, at most
+}
+
+// ReasonEvicted is the status reason of a Pod the node ended or refused because it is short of something.
+const ReasonEvicted = "Evicted"
 
 // Presence says whether something of a Pod exists on the node.
 type Presence int

@@ -18,7 +18,7 @@ func (v view) outcome() corev1.PodPhase {
 	switch {
 	case terminal(v.Pod.Status.Phase):
 		return v.Pod.Status.Phase
-	case v.Refusal != nil, v.pastDeadline():
+	case v.Refusal != nil, v.Eviction != nil, v.pastDeadline():
 		return corev1.PodFailed
 	}
 	for _, c := range v.Pod.Spec.InitContainers {

@@ -20,7 +20,7 @@ func Plan(o Observed) []Action {
 	} else {
 		p.run()
 	}
-	if !o.Gone && !equality.Semantic.DeepEqual(Status(o), o.Pod.Status) {
+	if !o.Gone && !p.told() {
 		p.add(Action{Verb: WriteStatus})
 	}
 	if !p.wake.IsZero() {
@@ -148,14 +148,25 @@ func (p *planner) stop(inst instance, reason string, grace time.Duration) {
 }
 
 // removeOld removes all but the two newest attempts of each container: the newest, and the one `--previous` means.
+// Where the disk is short only the newest stays, and none of a Pod whose status tells the end.
 func (p *planner) removeOld() {
+	keep := 2
+	switch {
+	case p.DiskShort && terminal(p.Pod.Status.Phase) && p.told():
+		keep = 0
+	case p.DiskShort && p.told():
+		keep = 1
+	}
 	for _, name := range p.names() {
 		list := p.instances[name]
-		for i := 0; i < len(list)-2; i++ {
+		for i := 0; i < len(list)-keep; i++ {
 			p.remove(list[i])
 		}
 	}
 }
+
+// told reports whether the stored status says all there is to say.
+func (p *planner) told() bool { return equality.Semantic.DeepEqual(Status(p.Observed), p.Pod.Status) }
 
 func (p *planner) remove(inst instance) {
 	p.add(Action{Verb: Remove, Container: inst.name, Attempt: inst.attempt, ID: inst.ID})
@@ -184,11 +195,20 @@ func (p *planner) ending() (ending, bool) {
 	case p.Gone:
 		return ending{grace: time.Second, purge: true}, true
 	case p.Pod.DeletionTimestamp != nil:
-		return ending{grace: seconds(gracePeriod(p.Pod)), drain: true, purge: true}, true
+		return ending{grace: p.grace(), drain: p.Eviction == nil, purge: true}, true
 	case p.outcome() != "":
-		return ending{grace: seconds(gracePeriod(p.Pod))}, true
+		return ending{grace: p.grace()}, true
 	}
 	return ending{}, false
+}
+
+// grace is what the Pod's containers get on the way out.
+func (p *planner) grace() time.Duration {
+	grace := seconds(gracePeriod(p.Pod))
+	if p.Eviction != nil {
+		grace = min(grace, p.Eviction.Grace)
+	}
+	return grace
 }
 
 // end plans the way out: drain, stop, kill, tear down, remove, delete the object.

@@ -365,6 +365,7 @@ type model struct {
 	crashes  map[string]int // how often a container still fails
 	ends     bool           // main containers end by themselves
 	deleteAt int
+	evictAt  int
 	steps    int
 	boots    int
 	broken   string // an action that must not be
@@ -385,7 +386,10 @@ func newModel(r *rand.Rand) *model {
 	if r.IntN(2) == 0 {
 		m.deleteAt = r.IntN(40)
 	}
-	m.o = Observed{Now: epoch, Pod: p, Images: map[string]Image{}, CreateFails: map[string]Failure{}, Signalled: map[string]time.Time{}, Probes: map[string]Probe{}}
+	if m.evictAt = -1; r.IntN(4) == 0 {
+		m.evictAt = r.IntN(40)
+	}
+	m.o = Observed{DiskShort: r.IntN(3) == 0, Now: epoch, Pod: p, Images: map[string]Image{}, CreateFails: map[string]Failure{}, Signalled: map[string]time.Time{}, Probes: map[string]Probe{}}
 	return m
 }
 
@@ -396,6 +400,9 @@ func (m *model) step() bool {
 	}
 	if m.steps++; m.steps == m.deleteAt {
 		deleted(int64(m.r.IntN(30)))(m.o.Pod)
+	}
+	if m.steps == m.evictAt {
+		m.o.Eviction = &Eviction{Message: "no room", Grace: time.Second}
 	}
 	m.world()
 	switch m.r.IntN(60) {
@@ -417,7 +424,7 @@ func (m *model) step() bool {
 		m.o.Now = m.o.Now.Add(wait)
 		return false
 	case len(actions) == 0:
-		return m.steps > m.deleteAt && m.settled()
+		return m.steps > max(m.deleteAt, m.evictAt) && m.settled()
 	}
 	m.apply(actions[m.r.IntN(len(actions))]) // one at a time, in any order
 	return false
@@ -427,6 +434,7 @@ func (m *model) step() bool {
 func (m *model) restartAgent() {
 	m.o.Sandbox, m.o.Volumes, m.o.Drained = Sandbox{}, Volumes{}, false
 	m.o.Images, m.o.Signalled = map[string]Image{}, map[string]time.Time{}
+	m.o.Eviction = nil
 }
 
 // reboot ends every process and takes the sandbox away; the engine remembers its containers.
@@ -565,6 +573,10 @@ func (m *model) check(t *testing.T) {
 	}
 	phase := m.o.Pod.Status.Phase
 	switch {
+	case m.o.Eviction != nil && !terminal(phase):
+		t.Errorf("evicted, and %s", phase)
+	case terminal(phase) && m.o.DiskShort && len(m.o.Containers) > 0:
+		t.Errorf("%d containers are left of a Pod that is over while the disk is short", len(m.o.Containers))
 	case terminal(phase) && m.o.Sandbox.Presence == Gone:
 	case phase == corev1.PodRunning && (IsReady(m.o.Pod.Status) || m.o.Pod.Spec.RestartPolicy != corev1.RestartPolicyAlways):
 	default:

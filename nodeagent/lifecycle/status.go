@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -32,6 +33,12 @@ func Status(o Observed) corev1.PodStatus {
 	}
 	if v.pastDeadline() && out.Phase == corev1.PodFailed {
 		out.Reason, out.Message = ReasonDeadlineExceeded, messageDeadline
+	}
+	if e := v.Eviction; e != nil && out.Phase == corev1.PodFailed && !terminal(o.Pod.Status.Phase) {
+		out.Reason, out.Message = ReasonEvicted, e.Message
+		disrupted := condition(corev1.DisruptionTarget, true, corev1.PodReasonTerminationByKubelet, e.Message)
+		disrupted.LastTransitionTime, disrupted.ObservedGeneration = *stamp(o.Now), out.ObservedGeneration
+		out.Conditions = append(without(out.Conditions, corev1.DisruptionTarget), disrupted)
 	}
 	if len(o.HostIPs) > 0 {
 		out.HostIP, out.HostIPs = o.HostIPs[0], nil
@@ -172,6 +179,10 @@ func find(list []corev1.PodCondition, t corev1.PodConditionType) (corev1.PodCond
 		}
 	}
 	return corev1.PodCondition{}, false
+}
+
+func without(list []corev1.PodCondition, t corev1.PodConditionType) []corev1.PodCondition {
+	return slices.DeleteFunc(list, func(c corev1.PodCondition) bool { return c.Type == t })
 }
 
 // list prints names as the kubelet does: [a b].

@@ -241,3 +241,61 @@ func TestStatusOfARefusedPodOutlivesTheAgent(t *testing.T) {
 		t.Errorf("status changed:\n%s", diff)
 	}
 }
+
+func TestEvictionEndsAPodAtOnceAndKeepsWhatItWas(t *testing.T) {
+	o := up(pod())
+	ten := int64(10)
+	o.Pod.Spec.TerminationGracePeriodSeconds = &ten
+	o.Containers = []engine.Status{inst("main", 0, engine.Running)}
+	o.Eviction = &Eviction{Message: "The node was low on resource: memory.", Grace: time.Second}
+	if s := Status(o); s.Phase != corev1.PodRunning || s.Reason != "" {
+		t.Errorf("while it still runs: %s %s", s.Phase, s.Reason)
+	}
+	actions := Plan(o)
+	if actions[0].Verb != Stop || actions[0].Grace != time.Second {
+		t.Errorf("plan %v with a grace of %s", lines(actions), actions[0].Grace)
+	}
+	o.Containers = []engine.Status{inst("main", 0, engine.Exited, exit(137))}
+	o.Sandbox.Presence, o.Volumes.Presence = Gone, Gone
+	s := Status(o)
+	if s.Phase != corev1.PodFailed || s.Reason != ReasonEvicted || s.Message != o.Eviction.Message {
+		t.Errorf("evicted: %s %s %q", s.Phase, s.Reason, s.Message)
+	}
+	if c, _ := find(s.Conditions, corev1.DisruptionTarget); c.Status != corev1.ConditionTrue || c.Reason != "TerminationByKubelet" {
+		t.Errorf("condition %+v", c)
+	}
+	if len(s.ContainerStatuses) != 1 || s.ContainerStatuses[0].State.Terminated == nil || s.ContainerStatuses[0].State.Terminated.ExitCode != 137 {
+		t.Errorf("container statuses %+v", s.ContainerStatuses)
+	}
+	o.Pod.Status, o.Eviction = s, nil // another run of the agent does not know why
+	if diff := cmp.Diff(s, Status(o)); diff != "" {
+		t.Errorf("after a restart (-want +got):\n%s", diff)
+	}
+}
+
+func TestShortDiskKeepsOnlyWhatTheStatusNeeds(t *testing.T) {
+	o := up(pod())
+	o.DiskShort = true
+	o.Containers = []engine.Status{inst("main", 0, engine.Exited, exit(1)), inst("main", 1, engine.Running)}
+	o.Pod.Status = Status(o)
+	if diff := cmp.Diff([]string{"remove container main attempt 0"}, lines(Plan(o))); diff != "" {
+		t.Errorf("plan of a Pod that runs (-want +got):\n%s", diff)
+	}
+	before := Status(o)
+	o.Containers = o.Containers[1:]
+	if diff := cmp.Diff(before, Status(o)); diff != "" {
+		t.Errorf("the status forgets the attempt that was removed (-want +got):\n%s", diff)
+	}
+
+	o = up(pod(policy(corev1.RestartPolicyNever)))
+	o.DiskShort = true
+	o.Containers = []engine.Status{inst("main", 0, engine.Exited)}
+	o.Sandbox.Presence, o.Volumes.Presence = Gone, Gone
+	if got := lines(Plan(o)); len(got) != 0 {
+		t.Errorf("before the status tells the end: %v", got)
+	}
+	o.Pod.Status = Status(o)
+	if diff := cmp.Diff([]string{"remove container main attempt 0"}, lines(Plan(o))); diff != "" {
+		t.Errorf("plan of a Pod that is over (-want +got):\n%s", diff)
+	}
+}
