@@ -132,7 +132,7 @@ func containerRows(rows map[string]support, below string) {
 	maps.Copy(rows, map[string]support{
 		below + "ports[].protocol":                 refuse("SCTP is not forwarded", "TCP", "UDP"),
 		below + "env[].valueFrom.fileKeyRef":       refuse("variables are not read from files"),
-		below + "resources.limits":                 refuse("this resource is not limited", "cpu", "memory"),
+		below + "resources.limits":                 refuse("this resource is not limited", "cpu", "memory", "ephemeral-storage"),
 		below + "resources.claims":                 refuse("dynamic resources are not allocated"),
 		below + "resizePolicy[].resourceName":      {},
 		below + "resizePolicy[].restartPolicy":     ignore("containers are not resized", "NotRequired"),
@@ -147,13 +147,10 @@ func containerRows(rows map[string]support, below string) {
 const ownerNote = "files belong to root and the Pod's fsGroup"
 
 func volumeRows(rows map[string]support, below string) {
-	isDone(rows, below, "name", "hostPath.path", "hostPath.type",
+	isDone(rows, below, "name", "hostPath.path", "hostPath.type", "emptyDir.sizeLimit",
 		"secret.secretName", "secret.defaultMode", "secret.optional", "configMap.name", "configMap.defaultMode", "configMap.optional",
 		"downwardAPI.defaultMode", "projected.defaultMode")
 	rows[below+"emptyDir.medium"] = refuse("this medium is not offered", "Memory")
-	rows[below+"emptyDir.sizeLimit"] = support{how: ignored, note: "only a volume in memory is limited", when: func(v reflect.Value) bool {
-		return v.Interface().(corev1.EmptyDirVolumeSource).Medium != corev1.StorageMediumMemory
-	}}
 	rows[below+"emptyDir.mode"] = refuse("the directory's mode is always 0777")
 	sources := below + "projected.sources[]."
 	isDone(rows, sources, "secret.name", "secret.optional", "configMap.name", "configMap.optional",

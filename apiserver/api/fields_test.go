@@ -51,16 +51,15 @@ volumes:
 containers: [{name: a, image: b, terminationMessagePolicy: FallbackToLogsOnError, lifecycle: {preStop: {sleep: {seconds: 1}}}, volumeMounts: [{name: v, mountPath: /v, subPath: x}]}]
 volumes: [{name: v, emptyDir: {}}]
 affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: a, operator: Exists}]}]}}}`},
-		"a disk's limit": {spec: `{containers: [{name: a, image: b}], volumes: [{name: v, emptyDir: {sizeLimit: 1Gi}}, {name: w, emptyDir: {sizeLimit: 1Gi, medium: Memory}}]}`,
-			ignored: []string{"spec.volumes[0].emptyDir.sizeLimit: only a volume in memory is limited"}},
+		"a disk's limit": {spec: `{containers: [{name: a, image: b}], volumes: [{name: v, emptyDir: {sizeLimit: 1Gi}}, {name: w, emptyDir: {sizeLimit: 1Gi, medium: Memory}}]}`},
 		"the same in an init container": {spec: `{containers: [{name: a, image: b}], initContainers: [{name: i, image: b, securityContext: {seccompProfile: {type: Localhost, localhostProfile: x}}}]}`,
 			refused: []string{
 				"spec.initContainers[0].securityContext.seccompProfile.type: seccomp profiles of a node are not loaded",
 				"spec.initContainers[0].securityContext.seccompProfile.localhostProfile: seccomp profiles of a node are not loaded"}},
 		"a claim": {spec: `{containers: [{name: a, image: b}], volumes: [{name: v, persistentVolumeClaim: {claimName: c}}]}`,
 			refused: []string{"spec.volumes[0].persistentVolumeClaim: volumes of this type are not mounted"}},
-		"limits": {spec: `containers: [{name: a, image: b, resources: {limits: {cpu: 1, memory: 1Gi, ephemeral-storage: 1Gi}, requests: {ephemeral-storage: 1Gi}}}]`,
-			refused: []string{"spec.containers[0].resources.limits[ephemeral-storage]: this resource is not limited"}},
+		"limits": {spec: `containers: [{name: a, image: b, resources: {limits: {cpu: 1, memory: 1Gi, ephemeral-storage: 1Gi, example.com/gpu: 1}, requests: {ephemeral-storage: 1Gi}}}]`,
+			refused: []string{"spec.containers[0].resources.limits[example.com/gpu]: this resource is not limited"}},
 		"affinity": {spec: `
 containers: [{name: a, image: b}]
 affinity:

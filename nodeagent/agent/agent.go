@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -34,6 +35,7 @@ import (
 	"github.com/slipway-dev/slipway/nodeagent/lifecycle"
 	"github.com/slipway-dev/slipway/nodeagent/logs"
 	"github.com/slipway-dev/slipway/nodeagent/network"
+	"github.com/slipway-dev/slipway/nodeagent/pressure"
 	"github.com/slipway-dev/slipway/nodeagent/volume"
 )
 
@@ -64,6 +66,9 @@ type Config struct {
 	Versions   registration.Versions
 	Labels     map[string]string
 
+	// Guard says how the node is kept from running out of memory, disk and process ids; nil: it is not.
+	Guard *Guard
+
 	// PullProgress is told how far a pull got; nil: not wanted. It must not block.
 	PullProgress func(image string, p engine.Progress)
 }
@@ -79,7 +84,10 @@ type Agent struct {
 	logs    *logs.Reader
 
 	services *reference.Services
-	listing  sync.Mutex // held while the engine is listed, so that an older list never replaces a newer one
+	guard    *pressure.Guard // nil: none
+	short    atomic.Bool     // the disk is
+	pressed  chan struct{}   // what the node is short of changed
+	listing  sync.Mutex      // held while the engine is listed, so that an older list never replaces a newer one
 
 	mu         sync.Mutex
 	workers    map[types.UID]*worker
@@ -121,7 +129,7 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: cfg.Log, machine: machine, bootID: machine.Info.BootID,
 		workers: map[types.UID]*worker{}, containers: map[types.UID][]engine.Status{},
-		services: reference.NewServices(),
+		services: reference.NewServices(), pressed: make(chan struct{}, 1),
 	}
 	a.refs = reference.New(cfg.Client, cfg.Log, a.referenceChanged)
 	a.volumes = volume.New(pods, source{a})
@@ -141,6 +149,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.refresh(ctx); err != nil {
 		a.log.Warn("list containers, trying again", "err", err)
 	}
+	a.guard = a.newGuard(ctx) // before any Pod is looked at
 	var parts sync.WaitGroup
 	parts.Go(func() { a.followEngine(ctx, changes) })
 	parts.Go(func() { a.services.Follow(ctx, a.cfg.Client, a.log) })
@@ -148,6 +157,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	parts.Go(func() { a.collectOrphans(ctx) })
 	parts.Go(func() { followClock(ctx, time.Now, a.clockSet) })
 	parts.Go(func() { _ = registration.Run(ctx, a.registration()) })
+	parts.Go(func() { a.runGuard(ctx) })
 	parts.Wait()
 	a.running.Wait()
 	return ctx.Err()
@@ -162,7 +172,7 @@ func (a *Agent) registration() registration.Config {
 			}
 			return nil
 		},
-		Images: a.nodeImages,
+		Images: a.nodeImages, Pressure: a.pressure, Changed: a.pressed,
 	}
 }
 
@@ -234,6 +244,9 @@ func (a *Agent) finished(uid types.UID) {
 func (a *Agent) admission(w *worker) *lifecycle.Refusal {
 	if w.o.Gone || w.pod.Status.StartTime != nil || len(w.o.Containers) > 0 || w.pod.DeletionTimestamp != nil {
 		return nil
+	}
+	if refusal := admission.Pressed(w.pod, a.pressure()); refusal != nil {
+		return refusal
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

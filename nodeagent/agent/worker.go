@@ -36,6 +36,8 @@ type worker struct {
 	gone     bool
 	refsMark bool            // a ConfigMap or Secret changed
 	own      map[string]bool // containers this process started
+	eviction *lifecycle.Eviction
+	evicted  chan struct{} // closed when an evicted Pod is off the node
 
 	pod      *corev1.Pod
 	o        lifecycle.Observed // what is remembered between turns
@@ -49,12 +51,14 @@ type worker struct {
 	admitted bool                 // whether the node takes it was decided
 	taken    bool                 // and it does; under Agent.mu
 	asked    map[string]time.Time // containers an earlier run of the agent asked to end, and when
+	told     sync.Once            // that an evicted Pod is off the node
 }
 
 func newWorker(a *Agent, pod *corev1.Pod) *worker {
 	w := &worker{
 		a: a, uid: pod.UID, signal: make(chan struct{}, 1), results: make(chan func(), 16),
-		own: map[string]bool{}, ages: loop.NewAges(), busy: map[string]context.CancelFunc{}, tries: map[string]int{}, newest: pod, pod: pod,
+		own: map[string]bool{}, ages: loop.NewAges(), evicted: make(chan struct{}),
+		busy: map[string]context.CancelFunc{}, tries: map[string]int{}, newest: pod, pod: pod,
 		o: lifecycle.Observed{
 			HostIPs: a.cfg.NodeIPs, Images: map[string]lifecycle.Image{}, CreateFails: map[string]lifecycle.Failure{},
 			StartFails: map[string]lifecycle.Failure{}, Signalled: map[string]time.Time{}, Messages: map[string]string{},
@@ -101,6 +105,7 @@ func (w *worker) referenceChanged() {
 // run works until nothing of the Pod is left or ctx ends.
 func (w *worker) run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
+	defer w.told.Do(func() { close(w.evicted) })
 	defer w.probes.Close()
 	defer w.settle()
 	defer cancel()
@@ -152,6 +157,9 @@ func (w *worker) turn(ctx context.Context) (wait time.Duration, done bool) {
 	if w.o.Gone && len(actions) == 0 && len(w.busy) == 0 && len(w.o.Containers) == 0 {
 		return 0, true
 	}
+	if w.o.Eviction != nil && len(actions) == 0 && len(w.busy) == 0 {
+		w.told.Do(func() { close(w.evicted) })
+	}
 	wait = time.Hour
 	for _, action := range actions {
 		switch action.Verb {
@@ -176,9 +184,13 @@ func (w *worker) turn(ctx context.Context) (wait time.Duration, done bool) {
 // observe brings w.o up to date.
 func (w *worker) observe() {
 	w.mu.Lock()
-	pod, gone, refs := w.newest, w.gone, w.refsMark
+	pod, gone, refs, eviction := w.newest, w.gone, w.refsMark, w.eviction
 	w.refsMark = false
 	w.mu.Unlock()
+	if eviction != nil && w.o.Eviction == nil {
+		w.abandon()
+	}
+	w.o.Eviction, w.o.DiskShort = eviction, w.a.short.Load()
 	if !equality.Semantic.DeepEqual(pod.Labels, w.pod.Labels) || !equality.Semantic.DeepEqual(pod.Annotations, w.pod.Annotations) {
 		w.stale = true
 	}

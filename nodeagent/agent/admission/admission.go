@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
+	"k8s.io/klog/v2"
 
 	"github.com/slipway-dev/slipway/apiserver/api"
 	"github.com/slipway-dev/slipway/nodeagent/lifecycle"
@@ -33,6 +34,44 @@ func Decide(pod *corev1.Pod, others []*corev1.Pod, allocatable corev1.ResourceLi
 		return r
 	}
 	return portsFree(pod, others)
+}
+
+// Pressed refuses a Pod that a node short of memory, disk or process ids does not take, as the kubelet does: the
+// conditions are those the node has. What the cluster lives on is always taken, and a Pod that asked for memory also by
+// a node that is short of memory alone: it is not the first to be ended.
+func Pressed(pod *corev1.Pod, conditions map[corev1.NodeConditionType]string) *lifecycle.Refusal {
+	if len(conditions) == 0 || pod.Spec.Priority != nil && *pod.Spec.Priority >= critical {
+		return nil
+	}
+	if _, memory := conditions[corev1.NodeMemoryPressure]; memory && len(conditions) == 1 {
+		taint := corev1.Taint{Key: corev1.TaintNodeMemoryPressure, Effect: corev1.TaintEffectNoSchedule}
+		if asks(pod) || slices.ContainsFunc(pod.Spec.Tolerations, func(t corev1.Toleration) bool {
+			return t.ToleratesTaint(klog.Background(), &taint, false)
+		}) {
+			return nil
+		}
+	}
+	var names []string
+	for c, why := range conditions {
+		names = append(names, fmt.Sprintf("%s (%s)", c, why))
+	}
+	slices.Sort(names)
+	return &lifecycle.Refusal{Reason: lifecycle.ReasonEvicted, Message: "Pod was rejected: the node has the condition " + strings.Join(names, ", ")}
+}
+
+// critical is the priority from which on Pods keep the cluster itself alive.
+const critical = 2000000000
+
+// asks reports whether a Pod requests or limits CPU or memory: it is not of the class BestEffort.
+func asks(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers), func(c corev1.Container) bool {
+		for _, list := range []corev1.ResourceList{c.Resources.Requests, c.Resources.Limits} {
+			if !list.Cpu().IsZero() || !list.Memory().IsZero() {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // fits checks the node's resources in a fixed order.

@@ -169,9 +169,9 @@ func (m Machine) status(old *corev1.Node, h health, now time.Time) corev1.NodeSt
 		ready.Status, ready.Reason, ready.Message = corev1.ConditionFalse, "KubeletNotReady", h.err.Error()
 	}
 	set := []corev1.NodeCondition{
-		pressureCondition(corev1.NodeMemoryPressure, h.pressure.Memory, "KubeletHasInsufficientMemory", "KubeletHasSufficientMemory", "memory"),
-		pressureCondition(corev1.NodeDiskPressure, h.pressure.Disk, "KubeletHasDiskPressure", "KubeletHasNoDiskPressure", "disk space"),
-		pressureCondition(corev1.NodePIDPressure, h.pressure.PIDs, "KubeletHasInsufficientPID", "KubeletHasSufficientPID", "process ids"),
+		pressureCondition(corev1.NodeMemoryPressure, h.pressure, "KubeletHasInsufficientMemory", "KubeletHasSufficientMemory", "memory"),
+		pressureCondition(corev1.NodeDiskPressure, h.pressure, "KubeletHasDiskPressure", "KubeletHasNoDiskPressure", "disk space"),
+		pressureCondition(corev1.NodePIDPressure, h.pressure, "KubeletHasInsufficientPID", "KubeletHasSufficientPID", "process ids"),
 		ready,
 	}
 	for _, c := range set {
@@ -180,9 +180,9 @@ func (m Machine) status(old *corev1.Node, h health, now time.Time) corev1.NodeSt
 	return out
 }
 
-func pressureCondition(t corev1.NodeConditionType, short bool, bad, good, what string) corev1.NodeCondition {
-	if short {
-		return corev1.NodeCondition{Type: t, Status: corev1.ConditionTrue, Reason: bad, Message: "the node is short of " + what}
+func pressureCondition(t corev1.NodeConditionType, pressure Pressure, bad, good, what string) corev1.NodeCondition {
+	if why, short := pressure[t]; short {
+		return corev1.NodeCondition{Type: t, Status: corev1.ConditionTrue, Reason: bad, Message: "the node is short of " + what + ": " + why}
 	}
 	return corev1.NodeCondition{Type: t, Status: corev1.ConditionFalse, Reason: good, Message: "the node has enough " + what}
 }

@@ -42,10 +42,12 @@ type Config struct {
 	Images func(ctx context.Context) []corev1.ContainerImage
 	// Pressure returns which of memory, disk and process ids are short; nil: none ever is.
 	Pressure func() Pressure
+	// Changed makes the status be looked at now and not at the next beat; nil: it never is.
+	Changed <-chan struct{}
 }
 
-// Pressure says which resources of the node are short.
-type Pressure struct{ Memory, Disk, PIDs bool }
+// Pressure says why the conditions of a node that is short of something hold; those that do not are missing.
+type Pressure map[corev1.NodeConditionType]string
 
 // Run registers the node and keeps its Lease and status until ctx ends.
 func Run(ctx context.Context, cfg Config) error {
@@ -65,6 +67,7 @@ func Run(ctx context.Context, cfg Config) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-cfg.Changed:
 		case <-time.After(pause):
 		}
 	}
