@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/slipway-dev/slipway/apiserver/registry"
+	"github.com/slipway-dev/slipway/apiserver/store/kv/keeper"
 	"github.com/slipway-dev/slipway/nodeagent/agent"
 	"github.com/slipway-dev/slipway/nodeagent/agent/recipe"
 	"github.com/slipway-dev/slipway/nodeagent/agent/registration"
@@ -18,6 +19,7 @@ import (
 	"github.com/slipway-dev/slipway/nodeagent/engine"
 	"github.com/slipway-dev/slipway/nodeagent/engine/containerd"
 	"github.com/slipway-dev/slipway/nodeagent/network"
+	"github.com/slipway-dev/slipway/nodeagent/pressure"
 	"github.com/slipway-dev/slipway/nodeagent/proxy"
 	"github.com/slipway-dev/slipway/nodeagent/runtime"
 	"github.com/slipway-dev/slipway/reconciler/loop"
@@ -154,6 +156,10 @@ func (n *node) loadImages(ctx context.Context, m *machine) error {
 
 // openAgent builds the agent, which needs the control plane.
 func (n *node) openAgent(m *machine) (err error) {
+	dir := n.engine.LayersDir()
+	if dir == "" {
+		dir = m.data.path
+	}
 	n.agent, err = agent.New(agent.Config{
 		NodeName: n.name, NodeIPs: []string{n.address.String()}, Client: m.control.registry.As(registry.Node(n.name)),
 		Engine: n.engine, Network: n.network, Proxy: n.proxy, Events: m.control.events.For("kubelet"), Log: m.log,
@@ -161,20 +167,30 @@ func (n *node) openAgent(m *machine) (err error) {
 		Cluster: recipe.Cluster{Domain: m.clusterDomain, DNS: m.dnsVIP.String(), APIHost: m.apiVIP.String(), APIPort: 443},
 		PodCIDR: m.nodePods.String(), Versions: registration.Versions{Agent: "v" + kubernetesVersion + "+slipway." + version, Runtime: "containerd://" + n.version},
 		PullProgress: func(image string, p engine.Progress) { m.account.Pull(image, p) },
+		Guard: &agent.Guard{
+			ImagesDir: dir, Layer: n.engine.LayerUsage, Thresholds: pressure.Defaults(leastFree), Tell: m.tellPressure,
+			Collect: func(ctx context.Context, enough func() (bool, error)) error { return n.images.Free(ctx, enough) },
+		},
 	})
 	if err != nil {
 		return fmt.Errorf("open node agent: %w", err)
-	}
-	dir := n.engine.LayersDir()
-	if dir == "" {
-		dir = m.data.path
 	}
 	n.images = collect.New(collect.Config{Images: n.engine, InUse: n.agent.ImagesInUse, Dir: dir, Floor: leastFree, Event: n.agent.NodeEvent, Log: m.log})
 	return nil
 }
 
-// leastFree is what images leave free however small the disk is: the store stops writing when only its reserve is left.
-const leastFree = leastSpace + leastSpace/2
+// leastFree is what images and Pods leave free however small the disk is: the store stops writing when only its
+// reserve is left.
+const leastFree = keeper.Reserve + keeper.Reserve/2
+
+// tellPressure tells what the node is short of.
+func (m *machine) tellPressure(line string, over bool) {
+	if over {
+		m.account.Say(line)
+		return
+	}
+	m.account.Warn(line)
+}
 
 // addParts adds the node's loops.
 func (n *node) addParts(m *machine, group *loop.Group) {

@@ -258,7 +258,14 @@ func (g guarded) diskUsage(ctx context.Context, pod *corev1.Pod, inodes bool, us
 		part.Own += count(stats.Size{Bytes: bytes, Inodes: files})
 		usage.Containers[name] = part
 	}
+	beside, err := g.logsBeside()
+	if err != nil {
+		return err
+	}
 	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		if !beside {
+			break
+		}
 		size, err := stats.FolderSize(ctx, filepath.Join(g.a.cfg.LogDir, logs.PodDir(pod), c.Name))
 		if err != nil {
 			return err
@@ -282,6 +289,16 @@ func (g guarded) diskUsage(ctx context.Context, pod *corev1.Pod, inodes bool, us
 		usage.Volumes[v.Name] = count(size)
 	}
 	return nil
+}
+
+// logsBeside reports whether logs are on the file system of the Pods' files: elsewhere they do not make it short.
+func (g guarded) logsBeside() (bool, error) {
+	logs, err := stats.ReadFileSystem(g.a.cfg.LogDir)
+	if err != nil {
+		return false, err
+	}
+	files, err := stats.ReadFileSystem(g.a.cfg.DataDir)
+	return logs.Device == files.Device, err
 }
 
 // Evict ends a Pod and waits until it is off the node, for a bounded time.

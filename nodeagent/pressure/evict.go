@@ -59,6 +59,15 @@ type candidate struct {
 // critical is the priority from which on a Pod is never ended for want of something.
 const critical = 2000000000
 
+// worth leaves out Pods that hold next to nothing of a disk that is short: ending them would not help, whoever fills it.
+func worth(t Threshold, level stats.Level, pods []candidate) []candidate {
+	if !t.Signal.disk() {
+		return pods
+	}
+	least := max((t.limit(level)-level.Available)/10, level.Capacity/200)
+	return slices.DeleteFunc(slices.Clone(pods), func(c candidate) bool { return c.used < least })
+}
+
 // choose returns the Pod to end first, nil when there is none: those that use more than they asked for come first,
 // then the less important, then those that use most beyond their request.
 func choose(s Signal, pods []candidate) *candidate {

@@ -16,6 +16,7 @@ import (
 const (
 	defaultPeriod = 10 * time.Second
 	defaultHold   = 5 * time.Minute // as the kubelet's transition period
+	calmLooks     = 2               // without a Pod ended, a condition ends when it was not seen so often
 	// measuring bounds the share of time that is spent on measuring Pods with limits of their own: one part in so many.
 	measuring = 50
 )
@@ -39,7 +40,7 @@ type Config struct {
 	Node       Node
 	Thresholds []Threshold
 	Period     time.Duration // between looks; 0: 10 s
-	Hold       time.Duration // how long a condition stays after it was last seen; 0: 5 min
+	Hold       time.Duration // how long a condition stays after it was last seen, once a Pod was ended for it; 0: 5 min
 	// Before are conditions the Node had when this began: they are held, too.
 	Before Conditions
 	// Changed is told when the node's conditions are others; it should make them known before it returns.
@@ -78,7 +79,7 @@ func New(cfg Config) *Guard {
 	}
 	g := &Guard{cfg: cfg, marks: map[corev1.NodeConditionType]mark{}, conditions: maps.Clone(cfg.Before)}
 	for c, why := range cfg.Before {
-		g.marks[c] = mark{at: time.Now(), why: why}
+		g.marks[c] = mark{at: time.Now(), why: why, ended: true}
 	}
 	return g
 }
@@ -145,7 +146,8 @@ func (g *Guard) turn(ctx context.Context) (again bool, err error) {
 
 // look decides, and makes known what changed.
 func (g *Guard) look(levels Levels) decision {
-	d := decide(observed{now: time.Now(), levels: levels, thresholds: g.cfg.Thresholds, marks: g.marks, hold: g.cfg.Hold})
+	d := decide(observed{now: time.Now(), levels: levels, thresholds: g.cfg.Thresholds, marks: g.marks,
+		hold: g.cfg.Hold, calm: min(calmLooks*g.cfg.Period, g.cfg.Hold)})
 	g.marks = d.marks
 	g.mu.Lock()
 	before := g.conditions
@@ -185,14 +187,17 @@ func (g *Guard) evict(ctx context.Context, t Threshold, levels Levels) (bool, er
 		}
 		pods = append(pods, candidate{pod: pod, usage: usage, used: usage.on(t.Signal, levels.Shared)})
 	}
-	first := choose(t.Signal, pods)
+	first := choose(t.Signal, worth(t, levels.Of[t.Signal], pods))
 	if first == nil {
 		if !g.helpless {
 			g.helpless = true
-			g.cfg.Log.Warn("the node is short, and there is no Pod to end", "why", t.why(levels.Of[t.Signal]), "left", t.left(levels.Of[t.Signal]))
+			g.cfg.Log.Warn("the node is short, and there is no Pod whose end would help", "why", t.why(levels.Of[t.Signal]), "left", t.left(levels.Of[t.Signal]))
 		}
 		return false, nil
 	}
+	m := g.marks[t.Signal.condition()]
+	m.ended = true
+	g.marks[t.Signal.condition()] = m
 	return true, g.cfg.Node.Evict(ctx, first.pod.UID, first.message(t, levels.Of[t.Signal]))
 }
 

@@ -92,7 +92,7 @@ func TestPodsAreEndedOneByOneUntilThereIsEnough(t *testing.T) {
 
 func TestGarbageGoesBeforePods(t *testing.T) {
 	m := &model{memory: 4 * gi, disk: 2 * gi, garbage: 3 * gi / 2, used: map[types.UID]int64{"a": 300 * mi}, pods: []*corev1.Pod{pod("a")}}
-	want := []string{"map[DiskPressure:nodefs.available is below 10%]", "EvictionThresholdMet DiskPressure: nodefs.available is below 10%", "reclaim"}
+	want := []string{"map[DiskPressure:nodefs.available is below 10%]", "EvictionThresholdMet DiskPressure: nodefs.available is below 10%", "reclaim", "map[]", "PressureEnded DiskPressure is over"}
 	if diff := cmp.Diff(want, guard(t, m, nil, time.Minute)); diff != "" {
 		t.Errorf("done (-want +got):\n%s", diff)
 	}

@@ -117,8 +117,9 @@ type Conditions map[corev1.NodeConditionType]string
 
 // mark is when a condition was last seen to hold, and why.
 type mark struct {
-	at  time.Time
-	why string
+	at    time.Time
+	why   string
+	ended bool // a Pod was ended for it: what comes in its place may well be short of the same
 }
 
 // observed is all a decision depends on. Times carry the monotonic clock.
@@ -127,7 +128,18 @@ type observed struct {
 	levels     Levels
 	thresholds []Threshold
 	marks      map[corev1.NodeConditionType]mark
-	hold       time.Duration // how long a condition stays after it was last seen, so that it does not flap
+	// How long a condition stays after it was last seen, so that it does not flap: hold once a Pod was ended for it,
+	// else calm.
+	hold, calm time.Duration
+}
+
+// lasts reports whether a condition that is not seen now stays.
+func (o observed) lasts(m mark) bool {
+	hold := o.calm
+	if m.ended {
+		hold = o.hold
+	}
+	return o.now.Sub(m.at) < hold
 }
 
 // decision is what the node is short of now, and what it says of itself.
@@ -154,9 +166,9 @@ func decide(o observed) decision {
 	for c, m := range o.marks {
 		now, short := d.marks[c]
 		switch {
-		case short && o.now.Sub(m.at) < o.hold:
-			d.marks[c] = mark{at: now.at, why: m.why} // what began it is told until it ends
-		case !short && o.now.Sub(m.at) < o.hold:
+		case short && o.lasts(m):
+			d.marks[c] = mark{at: now.at, why: m.why, ended: m.ended} // what began it is told until it ends
+		case !short && o.lasts(m):
 			d.marks[c] = m
 		}
 	}

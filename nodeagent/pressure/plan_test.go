@@ -41,24 +41,26 @@ func TestDecide(t *testing.T) {
 		short  []Signal
 		want   Conditions
 	}{
-		"plenty of everything":    {want: Conditions{}},
-		"just enough memory":      {levels: map[Signal]stats.Level{Memory: {Available: 100 * mi, Capacity: gi}}, want: Conditions{}},
-		"memory":                  {levels: map[Signal]stats.Level{Memory: {Available: 100*mi - 1, Capacity: gi}}, short: []Signal{Memory}, want: Conditions{memory: "memory.available is below 100Mi"}},
-		"disk of the node":        {levels: map[Signal]stats.Level{NodeDisk: {Available: 9 * gi, Capacity: 100 * gi}}, short: []Signal{NodeDisk}, want: Conditions{disk: "nodefs.available is below 10%"}},
-		"a small disk's floor":    {levels: map[Signal]stats.Level{NodeDisk: {Available: 191 * mi, Capacity: gi}}, short: []Signal{NodeDisk}, want: Conditions{disk: "nodefs.available is below 192Mi"}},
-		"inodes":                  {levels: map[Signal]stats.Level{NodeInodes: {Available: 499, Capacity: 10000}}, short: []Signal{NodeInodes}, want: Conditions{disk: "nodefs.inodesFree is below 5%"}},
-		"disk of images":          {levels: map[Signal]stats.Level{ImageDisk: {Available: 14 * gi, Capacity: 100 * gi}}, short: []Signal{ImageDisk}, want: Conditions{disk: "imagefs.available is below 15%"}},
-		"inodes of images":        {levels: map[Signal]stats.Level{ImageInodes: {Available: 499, Capacity: 10000}}, short: []Signal{ImageInodes}, want: Conditions{disk: "imagefs.inodesFree is below 5%"}},
-		"inodes made as needed":   {levels: map[Signal]stats.Level{NodeInodes: {}}, want: Conditions{}},
-		"process ids":             {levels: map[Signal]stats.Level{PIDs: {Available: 1000, Capacity: 32768}}, short: []Signal{PIDs}, want: Conditions{pids: "pid.available is below 5%"}},
-		"several, memory first":   {levels: map[Signal]stats.Level{PIDs: {Capacity: 1000}, NodeDisk: {Capacity: gi}, Memory: {Capacity: gi}}, short: []Signal{Memory, NodeDisk, PIDs}, want: Conditions{memory: "memory.available is below 100Mi", disk: "nodefs.available is below 192Mi", pids: "pid.available is below 5%"}},
-		"over, but held":          {marks: map[corev1.NodeConditionType]mark{memory: {now.Add(-hold + 1), "before"}}, want: Conditions{memory: "before"}},
-		"over for long":           {marks: map[corev1.NodeConditionType]mark{memory: {now.Add(-hold), "before"}}, want: Conditions{}},
-		"the first cause stays":   {levels: map[Signal]stats.Level{ImageDisk: {Capacity: gi}}, marks: map[corev1.NodeConditionType]mark{disk: {now.Add(-time.Minute), "before"}}, short: []Signal{ImageDisk}, want: Conditions{disk: "before"}},
-		"a cause of long ago not": {levels: map[Signal]stats.Level{ImageDisk: {Capacity: gi}}, marks: map[corev1.NodeConditionType]mark{disk: {now.Add(-time.Hour), "before"}}, short: []Signal{ImageDisk}, want: Conditions{disk: "imagefs.available is below 15%"}},
+		"plenty of everything":       {want: Conditions{}},
+		"just enough memory":         {levels: map[Signal]stats.Level{Memory: {Available: 100 * mi, Capacity: gi}}, want: Conditions{}},
+		"memory":                     {levels: map[Signal]stats.Level{Memory: {Available: 100*mi - 1, Capacity: gi}}, short: []Signal{Memory}, want: Conditions{memory: "memory.available is below 100Mi"}},
+		"disk of the node":           {levels: map[Signal]stats.Level{NodeDisk: {Available: 9 * gi, Capacity: 100 * gi}}, short: []Signal{NodeDisk}, want: Conditions{disk: "nodefs.available is below 10%"}},
+		"a small disk's floor":       {levels: map[Signal]stats.Level{NodeDisk: {Available: 191 * mi, Capacity: gi}}, short: []Signal{NodeDisk}, want: Conditions{disk: "nodefs.available is below 192Mi"}},
+		"inodes":                     {levels: map[Signal]stats.Level{NodeInodes: {Available: 499, Capacity: 10000}}, short: []Signal{NodeInodes}, want: Conditions{disk: "nodefs.inodesFree is below 5%"}},
+		"disk of images":             {levels: map[Signal]stats.Level{ImageDisk: {Available: 14 * gi, Capacity: 100 * gi}}, short: []Signal{ImageDisk}, want: Conditions{disk: "imagefs.available is below 15%"}},
+		"inodes of images":           {levels: map[Signal]stats.Level{ImageInodes: {Available: 499, Capacity: 10000}}, short: []Signal{ImageInodes}, want: Conditions{disk: "imagefs.inodesFree is below 5%"}},
+		"inodes made as needed":      {levels: map[Signal]stats.Level{NodeInodes: {}}, want: Conditions{}},
+		"process ids":                {levels: map[Signal]stats.Level{PIDs: {Available: 1000, Capacity: 32768}}, short: []Signal{PIDs}, want: Conditions{pids: "pid.available is below 5%"}},
+		"several, memory first":      {levels: map[Signal]stats.Level{PIDs: {Capacity: 1000}, NodeDisk: {Capacity: gi}, Memory: {Capacity: gi}}, short: []Signal{Memory, NodeDisk, PIDs}, want: Conditions{memory: "memory.available is below 100Mi", disk: "nodefs.available is below 192Mi", pids: "pid.available is below 5%"}},
+		"over, but held":             {marks: map[corev1.NodeConditionType]mark{memory: {now.Add(-hold + 1), "before", true}}, want: Conditions{memory: "before"}},
+		"over for long":              {marks: map[corev1.NodeConditionType]mark{memory: {now.Add(-hold), "before", true}}, want: Conditions{}},
+		"over, and no Pod was ended": {marks: map[corev1.NodeConditionType]mark{memory: {now.Add(-20 * time.Second), "before", false}}, want: Conditions{}},
+		"just over":                  {marks: map[corev1.NodeConditionType]mark{memory: {now.Add(-19 * time.Second), "before", false}}, want: Conditions{memory: "before"}},
+		"the first cause stays":      {levels: map[Signal]stats.Level{ImageDisk: {Capacity: gi}}, marks: map[corev1.NodeConditionType]mark{disk: {now.Add(-time.Minute), "before", true}}, short: []Signal{ImageDisk}, want: Conditions{disk: "before"}},
+		"a cause of long ago not":    {levels: map[Signal]stats.Level{ImageDisk: {Capacity: gi}}, marks: map[corev1.NodeConditionType]mark{disk: {now.Add(-time.Hour), "before", true}}, short: []Signal{ImageDisk}, want: Conditions{disk: "imagefs.available is below 15%"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := decide(observed{now: now, levels: plenty(tt.levels), thresholds: Defaults(192 * mi), marks: tt.marks, hold: hold})
+			d := decide(observed{now: now, levels: plenty(tt.levels), thresholds: Defaults(192 * mi), marks: tt.marks, hold: hold, calm: 20 * time.Second})
 			var short []Signal
 			for _, s := range d.short {
 				short = append(short, s.Signal)
@@ -85,6 +87,10 @@ func TestConditionHoldsFromWhenItWasLastSeen(t *testing.T) {
 		}
 		d := decide(o)
 		o.marks = d.marks
+		for c, m := range o.marks {
+			m.ended = true
+			o.marks[c] = m
+		}
 		if has := len(d.conditions) > 0; has != last {
 			flips, last = append(flips, at), has
 		}
@@ -173,6 +179,24 @@ func TestChoose(t *testing.T) {
 				t.Errorf("order (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestOnlyPodsThatHoldSomethingOfADiskAreEnded(t *testing.T) {
+	pods := []candidate{{pod: pod("a"), used: 10}, {pod: pod("b"), used: 50 * mi}, {pod: pod("c"), used: 600 * mi}}
+	for name, tt := range map[string]struct {
+		threshold Threshold
+		level     stats.Level
+		want      []string
+	}{
+		"memory":                      {Threshold{Signal: Memory, Bytes: 100 * mi}, stats.Level{Capacity: 100 * gi}, []string{"c", "b", "a"}},
+		"a small disk":                {Threshold{Signal: NodeDisk, Percent: 10}, stats.Level{Available: 90 * mi, Capacity: gi}, []string{"c", "b"}},
+		"a large disk":                {Threshold{Signal: NodeDisk, Percent: 10}, stats.Level{Available: 9 * gi, Capacity: 100 * gi}, []string{"c"}},
+		"one that others have filled": {Threshold{Signal: NodeDisk, Percent: 10}, stats.Level{Capacity: 100 * gi}, nil},
+	} {
+		if diff := cmp.Diff(tt.want, order(tt.threshold.Signal, worth(tt.threshold, tt.level, pods))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/slipway-dev/slipway/apiserver/api"
 	"github.com/slipway-dev/slipway/apiserver/event"
@@ -69,6 +70,15 @@ func (c *controller) reconcile(ctx context.Context, key loop.Key) error {
 		c.listen(nil, lease, false) // its event may be on the way
 	} else if !apierrors.IsNotFound(err) {
 		return err
+	}
+	if want, changed := taints(node, metav1.Now()); changed {
+		tainted := node.DeepCopy()
+		tainted.Spec.Taints = want
+		obj, err := c.client.Update(ctx, tainted, store.UpdateOptions{})
+		if err != nil {
+			return fmt.Errorf("taint node %s: %w", key.Name, err)
+		}
+		node = obj.(*corev1.Node)
 	}
 	o := observed{node: node, now: time.Now()}
 	o.silent = c.silence(key.Name, o.now)

@@ -1,7 +1,8 @@
 // Package node says of a node whose agent has fallen silent that its state is not known: an agent renews a Lease
 // every ten seconds, and a Lease that does not change for the grace period speaks for itself.
 //
-// It moves no Pods and taints no nodes, and it compares no two machines' clocks.
+// It taints nodes by their conditions, so that the scheduler sends no Pods to one that is silent or short of memory,
+// disk or process ids. It moves no Pods, and it compares no two machines' clocks.
 package node
 
 import (

@@ -18,10 +18,18 @@ type candidate struct {
 	pod      *corev1.Pod
 	demand   demand
 	affinity nodeaffinity.RequiredNodeAffinity
+	asks     bool // for CPU or memory: it is not of the class BestEffort
 }
 
 func newCandidate(pod *corev1.Pod) candidate {
-	return candidate{pod: pod, demand: demandOf(pod), affinity: nodeaffinity.GetRequiredNodeAffinity(pod)}
+	return candidate{pod: pod, demand: demandOf(pod), affinity: nodeaffinity.GetRequiredNodeAffinity(pod), asks: asks(pod)}
+}
+
+func asks(pod *corev1.Pod) bool {
+	return slices.ContainsFunc(slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers), func(c corev1.Container) bool {
+		return !c.Resources.Requests.Cpu().IsZero() || !c.Resources.Requests.Memory().IsZero() ||
+			!c.Resources.Limits.Cpu().IsZero() || !c.Resources.Limits.Memory().IsZero()
+	})
 }
 
 // filter says why a node cannot take the Pod; none: it can. A filter may give several reasons.
@@ -48,6 +56,9 @@ func named(c *candidate, n *node) []string {
 
 func tainted(c *candidate, n *node) []string {
 	prevents := func(t *corev1.Taint) bool {
+		if t.Key == corev1.TaintNodeMemoryPressure && t.Effect == corev1.TaintEffectNoSchedule && c.asks {
+			return false // as with Kubernetes' admission: such a Pod is not the first to be ended
+		}
 		return t.Effect == corev1.TaintEffectNoSchedule || t.Effect == corev1.TaintEffectNoExecute
 	}
 	taint, found := corehelpers.FindMatchingUntoleratedTaint(klog.Background(), n.Spec.Taints, c.pod.Spec.Tolerations, prevents, false)

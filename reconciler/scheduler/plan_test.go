@@ -87,6 +87,11 @@ func TestPlace(t *testing.T) {
 		"too many Pods": {[]*corev1.Node{makeNode("n", "1", "1Gi", func(n *corev1.Node) { n.Status.Allocatable[corev1.ResourcePods] = resource.MustParse("1") })},
 			[]*corev1.Pod{makePod("a", "", "", on("n"))}, makePod("p", "", ""), "0/1 nodes are available: 1 Too many pods."},
 		"a preferred taint does not refuse": {[]*corev1.Node{makeNode("n", "1", "1Gi", taint("busy", corev1.TaintEffectPreferNoSchedule))}, nil, makePod("p", "", ""), "bind to n"},
+		"a node short of memory refuses Pods that ask for nothing": {[]*corev1.Node{makeNode("n", "1", "1Gi", taint("node.kubernetes.io/memory-pressure", corev1.TaintEffectNoSchedule))}, nil, makePod("p", "", ""),
+			"0/1 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/memory-pressure: }."},
+		"but takes those that ask": {[]*corev1.Node{makeNode("n", "1", "1Gi", taint("node.kubernetes.io/memory-pressure", corev1.TaintEffectNoSchedule))}, nil, makePod("p", "", "1Mi"), "bind to n"},
+		"a node short of disk takes neither": {[]*corev1.Node{makeNode("n", "1", "1Gi", taint("node.kubernetes.io/disk-pressure", corev1.TaintEffectNoSchedule))}, nil, makePod("p", "", "1Mi"),
+			"0/1 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/disk-pressure: }."},
 		"a tolerated taint does not refuse": {[]*corev1.Node{makeNode("n", "1", "1Gi", taint("gpu", corev1.TaintEffectNoExecute))}, nil,
 			makePod("p", "", "", func(p *corev1.Pod) {
 				p.Spec.Tolerations = []corev1.Toleration{{Key: "gpu", Operator: corev1.TolerationOpExists}}
