@@ -57,15 +57,23 @@ func writeJSON(w http.ResponseWriter, code int, value any) {
 // sendPiece is how much of an answer a reader must take within writeTimeout.
 const sendPiece = 64 << 10
 
-// send writes an answer in pieces, each with its own deadline: a reader who stops taking it is cut off and does not
-// keep it in memory.
+// slowest is the slowest rate, in bytes a second, at which a whole answer may be taken.
+const slowest = 256 << 10
+
+// send writes an answer in pieces, each with its own deadline, and the whole with one that grows with its size: a
+// reader who stops taking it, or takes it a drop at a time, is cut off and does not keep it in memory.
 func send(w http.ResponseWriter, code int, contentType string, data []byte) {
 	control := http.NewResponseController(w)
 	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(code)
+	end := time.Now().Add(2*writeTimeout + time.Duration(len(data)/slowest)*time.Second)
 	for data = append(data, '\n'); len(data) > 0; {
 		piece := data[:min(len(data), sendPiece)]
-		_ = control.SetWriteDeadline(time.Now().Add(writeTimeout)) // a writer without deadlines is no connection
+		deadline := time.Now().Add(writeTimeout)
+		if end.Before(deadline) {
+			deadline = end
+		}
+		_ = control.SetWriteDeadline(deadline) // a writer without deadlines is no connection
 		if _, err := w.Write(piece); err != nil {
 			return // a reader that went away is not ours to report
 		}

@@ -39,6 +39,14 @@ func (s *server) resources(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet {
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(readTimeout)) // a writer without deadlines is no connection
 	}
+	if r.ContentLength > largeBody || r.ContentLength < 0 {
+		leave, err := s.large(r)
+		if err != nil {
+			writeError(w, r, err)
+			return
+		}
+		defer leave()
+	}
 	q, err := parseQuery(r)
 	if err != nil {
 		writeError(w, r, err)
@@ -109,6 +117,13 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, t *target, q query
 	l, err := s.client(r).List(r.Context(), t.kind, store.ListOptions{Namespace: t.namespace, Labels: q.labels, Fields: q.fields, Limit: q.limit, Continue: q.continuation})
 	if err != nil {
 		return err
+	}
+	if len(l.Items) > largeList {
+		leave, err := s.large(r)
+		if err != nil {
+			return err
+		}
+		defer leave()
 	}
 	value, err := e.list(l)
 	if err != nil {

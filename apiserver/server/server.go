@@ -18,6 +18,7 @@ import (
 
 	"github.com/slipway-dev/slipway/apiserver/pki"
 	"github.com/slipway-dev/slipway/apiserver/registry"
+	"github.com/slipway-dev/slipway/apiserver/server/callers"
 )
 
 // LogSource reads the log of a Pod's container.
@@ -43,6 +44,7 @@ type Config struct {
 	Metrics  http.Handler // nil: none
 	Version  version.Info
 	Log      *slog.Logger
+	Bounds   map[callers.Pool]callers.Bounds // nil: callers.Defaults()
 }
 
 // Limits on what one request may ask for.
@@ -56,13 +58,17 @@ const (
 
 type server struct {
 	Config
+	limiter   *callers.Limiter
 	discovery discovery
 	tables    *tables
 }
 
 // New returns the handler of the whole API.
 func New(c Config) http.Handler {
-	s := &server{Config: c, discovery: newDiscovery(), tables: newTables()}
+	if c.Bounds == nil {
+		c.Bounds = callers.Defaults()
+	}
+	s := &server{Config: c, limiter: callers.New(c.Bounds), discovery: newDiscovery(), tables: newTables()}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", s.health(false))
 	mux.HandleFunc("GET /livez", s.health(true))
@@ -74,7 +80,7 @@ func New(c Config) http.Handler {
 	mux.HandleFunc("/apis", s.discovery.groups)
 	mux.HandleFunc("/apis/", s.resources)
 	mux.HandleFunc("/", s.notFound)
-	return s.recovered(s.authenticated(mux))
+	return s.recovered(s.authenticated(s.bounded(mux)))
 }
 
 // recovered turns a panic of one request into its 500, not into the end of the process.

@@ -26,6 +26,7 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/api"
 	"github.com/slipway-dev/slipway/apiserver/pki"
 	"github.com/slipway-dev/slipway/apiserver/registry"
+	"github.com/slipway-dev/slipway/apiserver/server/callers"
 	"github.com/slipway-dev/slipway/apiserver/store"
 	"github.com/slipway-dev/slipway/apiserver/store/kv/memory"
 	"github.com/slipway-dev/slipway/testing/need"
@@ -48,7 +49,7 @@ func (fakeLogs) Logs(_ context.Context, pod *corev1.Pod, opts *corev1.PodLogOpti
 	return io.NopCloser(strings.NewReader("hello from " + pod.Name + "/" + opts.Container + "\n")), nil
 }
 
-func newFixture(t *testing.T) *fixture {
+func newFixture(t testing.TB, bounds ...map[callers.Pool]callers.Bounds) *fixture {
 	t.Helper()
 	s, err := store.New(t.Context(), memory.New(), api.StorageCodec{})
 	if err != nil {
@@ -67,7 +68,8 @@ func newFixture(t *testing.T) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	handler := New(Config{Registry: reg, Tokens: tokens, Logs: fakeLogs{}, Metrics: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	bounds = append(bounds, nil)
+	handler := New(Config{Bounds: bounds[0], Registry: reg, Tokens: tokens, Logs: fakeLogs{}, Metrics: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 		Version: version.Info{Major: "1", Minor: "37", GitVersion: "v1.37.1+slipway.0"},
 		Checks:  []Check{{Name: "store", Probe: func(context.Context) error { return nil }}}})
 	config, err := authority.TLS([]string{"localhost"}, []net.IP{net.IPv4(127, 0, 0, 1)})
@@ -91,7 +93,7 @@ func newFixture(t *testing.T) *fixture {
 	return f
 }
 
-func (f *fixture) create(t *testing.T, obj api.Object) {
+func (f *fixture) create(t testing.TB, obj api.Object) {
 	t.Helper()
 	if _, err := f.admin.Create(t.Context(), obj, store.CreateOptions{}); err != nil {
 		t.Fatalf("create %s: %v", obj.GetName(), err)
@@ -99,7 +101,7 @@ func (f *fixture) create(t *testing.T, obj api.Object) {
 }
 
 // client returns an HTTP client with the certificate of user, or none for an empty name.
-func (f *fixture) client(t *testing.T, user string, groups ...string) *http.Client {
+func (f *fixture) client(t testing.TB, user string, groups ...string) *http.Client {
 	t.Helper()
 	config := &tls.Config{RootCAs: f.authority.Pool()}
 	if user != "" {
@@ -118,12 +120,12 @@ func (f *fixture) client(t *testing.T, user string, groups ...string) *http.Clie
 	return &http.Client{Transport: transport}
 }
 
-func (f *fixture) person(t *testing.T) *http.Client {
+func (f *fixture) person(t testing.TB) *http.Client {
 	return f.client(t, "reader", registry.GroupPeople)
 }
 
 // do sends a request and returns status and body.
-func (f *fixture) do(t *testing.T, client *http.Client, method, path, body string, headers ...string) (int, string) {
+func (f *fixture) do(t testing.TB, client *http.Client, method, path, body string, headers ...string) (int, string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), method, f.url+path, strings.NewReader(body))
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/pki"
 	"github.com/slipway-dev/slipway/apiserver/registry"
 	"github.com/slipway-dev/slipway/apiserver/server"
+	"github.com/slipway-dev/slipway/apiserver/server/door"
 	"github.com/slipway-dev/slipway/reconciler/loop"
 	"github.com/slipway-dev/slipway/reconciler/serviceaccount"
 )
@@ -54,14 +55,21 @@ func (c *control) listen(ctx context.Context, running *errgroup.Group, m *machin
 	serve := &http.Server{
 		Handler:           server.New(c.serverConfig(m)),
 		TLSConfig:         secure,
-		ReadHeaderTimeout: 10 * time.Second,
+		ReadHeaderTimeout: 10 * time.Second, // of the handshake, too
+		MaxHeaderBytes:    128 << 10,
+		HTTP2:             &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second}, // a watcher that is gone without a word
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(c.log.Handler(), slog.LevelDebug),
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
+	room, err := door.Room()
+	if err != nil {
+		return err
+	}
+	entrance := door.New(room, c.log)
 	for _, listener := range listeners {
 		running.Go(func() error {
-			if err := serve.ServeTLS(listener, "", ""); !errors.Is(err, http.ErrServerClosed) {
+			if err := serve.ServeTLS(entrance.Listener(listener), "", ""); !errors.Is(err, http.ErrServerClosed) {
 				return fmt.Errorf("serve the API: %w", err)
 			}
 			return nil
