@@ -32,6 +32,8 @@ func commands() map[string]command {
 		"partial":  {"BYTES write that many bytes and no newline", partial},
 		"flood":    {"write lines as fast as possible", flood},
 		"memory":   {"MIB take and touch that much memory, then wait", memory},
+		"count":    {"FILE… print the number in each file (0: none), put the next one there for good, then wait", count},
+		"child":    {"COMMAND… run another command in a child process, say how it ended, then wait", child},
 		"env":      {"print the environment", env},
 		"args":     {"… print the arguments, one a line", printArgs},
 		"id":       {"print uid, gid, groups, capabilities, seccomp, working folder", id},
