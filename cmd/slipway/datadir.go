@@ -20,6 +20,9 @@ const defaultDataDir = "/var/lib/slipway"
 // format is the version of what is written in a data directory. A binary refuses a newer one.
 const format = 1
 
+// formatFile holds that version. A directory without it is not one of Slipway's.
+const formatFile = "format"
+
 // dataDir is a locked data directory.
 type dataDir struct {
 	path string
@@ -130,7 +133,7 @@ func (d *dataDir) writePID() error {
 
 // checkFormat writes the format at first start and refuses what a newer binary wrote.
 func (d *dataDir) checkFormat() error {
-	path := filepath.Join(d.path, "format")
+	path := filepath.Join(d.path, formatFile)
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return os.WriteFile(path, []byte(strconv.Itoa(format)+"\n"), 0o600)

@@ -48,7 +48,7 @@ func (m *machine) takeDown(ctx context.Context) (summary string, err error) {
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("removed %d containers in %d pods; %s keeps what is stored", len(containers), len(sandboxes), m.data.path), nil
+	return fmt.Sprintf("removed %d containers in %d pods", len(containers), len(sandboxes)), nil
 }
 
 // removePodFiles removes Pods' volumes that are made anew with each container, and their logs.
