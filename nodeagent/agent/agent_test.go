@@ -225,6 +225,33 @@ func TestTerminationWaitsForProxyThenGrace(t *testing.T) {
 	}
 }
 
+// TestAgentThatStartsAgainAsksNobodyTwice: a program may take a second signal as an order to drop what it is finishing.
+// The proxy is waited for again, whatever is left in memory of the Pod's address, and the grace goes on from the signal.
+func TestAgentThatStartsAgainAsksNobodyTwice(t *testing.T) {
+	r, e, _ := modelRig(t)
+	e.stubborn = true
+	proxy := &slowProxy{asked: make(chan string, 2), settle: make(chan struct{})}
+	close(proxy.settle)
+	r.config.Proxy = proxy
+	r.begin()
+	r.create(bound("web", func(s *corev1.PodSpec) { two := int64(2); s.TerminationGracePeriodSeconds = &two }))
+	r.until("ready", "web", isReady)
+	r.delete("web")
+	asked := func() bool { e.mu.Lock(); defer e.mu.Unlock(); return len(e.signals) > 0 }
+	r.waitFor("the signal", asked)
+	r.end()
+	r.begin()
+	r.until("deleted", "web", nil)
+	if diff := cmp.Diff([]string{"0", "9"}, e.signals); diff != "" {
+		t.Errorf("signals (-want +got):\n%s", diff)
+	}
+	for range 2 {
+		if ip := <-proxy.asked; ip != "10.244.0.1" {
+			t.Errorf("drained %s", ip)
+		}
+	}
+}
+
 type slowProxy struct {
 	asked  chan string
 	settle chan struct{}

@@ -137,10 +137,11 @@ func planSlices(o observed, members []member) []Action {
 }
 
 // fit makes the slices of one manager hold groups. It keeps each endpoint in the slice it is in, fills free places,
-// and makes and removes slices as needed: a change of one Pod writes one slice. Template is a slice without ports and
+// and makes and removes slices as needed: a change of one Pod writes one slice. Slices that gain ready endpoints are
+// written before those that lose some, so that nobody who follows them sees a moment without any. Template is a slice without ports and
 // endpoints.
 func fit(have []*discoveryv1.EndpointSlice, groups []group, template *discoveryv1.EndpointSlice) []Action {
-	var create, update []Action
+	var create, gain, update []Action
 	rest := have
 	var remove []*discoveryv1.EndpointSlice
 	for _, g := range groups {
@@ -163,11 +164,24 @@ func fit(have []*discoveryv1.EndpointSlice, groups []group, template *discoveryv
 			case !equality.Semantic.DeepEqual(own[i].Endpoints, endpoints) || !maps.Equal(own[i].Labels, template.Labels):
 				changed := own[i].DeepCopy()
 				changed.Endpoints, changed.Labels = endpoints, template.Labels
-				update = append(update, UpdateSlice{changed})
+				if countReady(changed) > countReady(own[i]) {
+					gain = append(gain, UpdateSlice{changed})
+				} else {
+					update = append(update, UpdateSlice{changed})
+				}
 			}
 		}
 	}
-	return slices.Concat(create, update, deleteAll(append(remove, rest...)))
+	return slices.Concat(create, gain, update, deleteAll(append(remove, rest...)))
+}
+
+func countReady(s *discoveryv1.EndpointSlice) (n int) {
+	for _, e := range s.Endpoints {
+		if e.Conditions.Ready != nil && *e.Conditions.Ready {
+			n++
+		}
+	}
+	return n
 }
 
 // distribute returns the endpoints of each slice in own, and of further ones where those are full.

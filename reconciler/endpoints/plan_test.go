@@ -358,3 +358,25 @@ func TestPlanConverges(t *testing.T) {
 		}
 	}
 }
+
+// TestPlanGainsBeforeItLoses: a Pod on one port goes in the moment one on another port becomes ready. They are in slices
+// of their own, and at no time is none ready.
+func TestPlanGainsBeforeItLoses(t *testing.T) {
+	made := 0
+	for _, order := range [][2]func(*corev1.Pod){{func(*corev1.Pod) {}, otherPort}, {otherPort, func(*corev1.Pod) {}}} {
+		o := observed{Service: testService(), Pods: []*corev1.Pod{testPod(1, order[0]), testPod(2, order[1], unready)}}
+		o = perform(o, plan(o), &made)
+		o.Pods = []*corev1.Pod{testPod(1, order[0], deleting), testPod(2, order[1])}
+		actions := plan(o)
+		for i, action := range actions {
+			o = perform(o, []Action{action}, &made)
+			ready := 0
+			for _, s := range o.Slices {
+				ready += countReady(s)
+			}
+			if ready == 0 {
+				t.Errorf("nothing is ready after step %d of %v", i+1, actions)
+			}
+		}
+	}
+}
