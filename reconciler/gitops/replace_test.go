@@ -123,8 +123,10 @@ func TestManyReplacementsWaitForConfirmation(t *testing.T) {
 		t.Errorf("question %q", p.Text)
 	}
 	bound(r, "p3") // a change of a Pod makes a turn of its own, which must not replace it
-	r.patch(api.ConfigMaps, "shop", "a", `{"data":{"key":"other"}}`)
-	r.await("a turn after it", func(p Progress) bool { return p.Step == StepPutBack })
+	for _, name := range []string{"a", "b"} { // when the second is back, the turn that began with the Pod has ended
+		r.patch(api.ConfigMaps, "shop", name, `{"data":{"key":"other"}}`)
+		r.await("a turn after it", func(p Progress) bool { return p.Step == StepPutBack && p.Action.Ref.Name == name })
+	}
 	for n := range 10 {
 		if pod := get[*corev1.Pod](r, "shop", fmt.Sprint("p", n)); pod.Spec.Containers[0].Command[0] != "a" || pod.DeletionTimestamp != nil {
 			t.Errorf("%s was replaced without an answer", pod.Name)
