@@ -111,7 +111,7 @@ func sourceCells(o *slipwayv1.Source) []any {
 		}
 		status = c.Type
 	}
-	return []any{o.Name, from, short(o.Status.Applied), status, age(o.CreationTimestamp)}
+	return []any{o.Name, from, cmp.Or(o.Status.AppliedAs, short(o.Status.Applied)), status, age(o.CreationTimestamp)}
 }
 
 // revision is what people know a commit by; a directory inside a repository goes by that repository's HEAD.

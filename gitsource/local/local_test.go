@@ -295,6 +295,24 @@ func TestOddFilesAreRefused(t *testing.T) {
 	}
 }
 
+func TestRefusedFilesAreToldAllAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{"a.yaml": "1"})
+	must(t, syscall.Mkfifo(filepath.Join(dir, "pipe.yaml"), 0o600))
+	must(t, os.Mkdir(filepath.Join(dir, "sub"), 0o755))
+	for n := range 25 {
+		must(t, os.Symlink("a.yaml", filepath.Join(dir, "sub", fmt.Sprintf("l%02d.yaml", n))))
+	}
+	_, err := Read(t.Context(), dir)
+	if err == nil {
+		t.Fatal("want an error")
+	}
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != 21 || !strings.Contains(lines[0], "pipe.yaml: is not a regular file") || !strings.HasPrefix(lines[1], "sub/l00.yaml: is a symbolic link") || lines[20] != "and 6 more" {
+		t.Errorf("%d lines:\n%s", len(lines), err)
+	}
+}
+
 func TestErrorsAreSaidOnce(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, map[string]string{"a.yaml": "1"})

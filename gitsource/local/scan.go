@@ -39,6 +39,7 @@ type scanner struct {
 	budget  gitsource.Budget
 	entries int
 	seen    []seen
+	refused []string // files that are refused, and why
 	tree    tree
 }
 
@@ -68,8 +69,27 @@ func (s *Source) scan(w *watcher) (*tree, error) {
 	if err := sc.unchanged(); err != nil {
 		return nil, err
 	}
+	if err := sc.refusal(); err != nil {
+		return nil, err
+	}
 	slices.SortFunc(sc.tree.files, func(a, b gitsource.File) int { return strings.Compare(a.Path, b.Path) })
 	return &sc.tree, nil
+}
+
+// shownRefusals bounds how many of a directory's refused files are named.
+const shownRefusals = 20
+
+// refusal names every file that is refused, so that they can be mended all at once.
+func (sc *scanner) refusal() error {
+	if len(sc.refused) == 0 {
+		return nil
+	}
+	slices.Sort(sc.refused)
+	lines := sc.refused[:min(len(sc.refused), shownRefusals)]
+	if more := len(sc.refused) - len(lines); more > 0 {
+		lines = append(slices.Clone(lines), fmt.Sprintf("and %d more", more))
+	}
+	return errors.New(strings.Join(lines, "\n"))
 }
 
 // folder reads one directory. It is watched before it is listed, so that nothing appears unseen in between.
@@ -125,15 +145,17 @@ func (sc *scanner) entry(name string, e fs.DirEntry) error {
 
 // link refuses a symbolic link that would bring manifests in. Others are of no concern.
 func (sc *scanner) link(name string) error {
-	refused := fmt.Errorf("%s: is a symbolic link, which is not followed: put the file itself there", name)
+	refused := name + ": is a symbolic link, which is not followed: put the file itself there"
 	if gitsource.IsManifest(name) {
-		return refused
+		sc.refused = append(sc.refused, refused)
+		return nil
 	}
 	info, err := sc.root.Stat(name) // refuses to leave the directory
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
 		return nil
 	}
-	return refused
+	sc.refused = append(sc.refused, refused)
+	return nil
 }
 
 func (sc *scanner) file(name string) error {
@@ -147,7 +169,8 @@ func (sc *scanner) file(name string) error {
 		return err
 	}
 	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s: is not a regular file (got %s)", name, info.Mode().Type())
+		sc.refused = append(sc.refused, fmt.Sprintf("%s: is not a regular file (got %s)", name, info.Mode().Type()))
+		return nil
 	}
 	if err := sc.budget.Add(name, info.Size()); err != nil {
 		return err

@@ -28,6 +28,7 @@ import (
 const (
 	defaultInterval = 5 * time.Second
 	defaultTimeout  = 2 * time.Minute
+	slowPoll        = 10 * time.Second
 	longestBackOff  = 2 * time.Minute
 	pokeGap         = 200 * time.Millisecond // between polls that were asked for
 )
@@ -49,6 +50,7 @@ type Source struct {
 	address address
 	http    transport.Transport
 	poke    chan struct{}
+	slow    time.Duration // after which a poll is spoken of
 }
 
 // New checks opts. It does not look at the repository yet.
@@ -77,7 +79,7 @@ func New(opts Options) (*Source, error) {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	opts.URL = a.String() // credentials are in address only
-	return &Source{opts: opts, address: a, http: newHTTP(), poke: make(chan struct{}, 1)}, nil
+	return &Source{opts: opts, address: a, http: newHTTP(), poke: make(chan struct{}, 1), slow: slowPoll}, nil
 }
 
 // String returns the repository's URL without credentials.
@@ -121,7 +123,7 @@ func (s *Source) Run(ctx context.Context, emit func(gitsource.Update)) error {
 		}
 	}
 	for {
-		update := s.poll(ctx, st)
+		update := s.patiently(ctx, st, emit)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -165,6 +167,23 @@ func delay(interval time.Duration, failures int, random float64) time.Duration {
 		d = min(2*d, longestBackOff)
 	}
 	return time.Duration(float64(d) * (0.9 + 0.2*random))
+}
+
+// patiently is poll that speaks when it takes long, before the time for it is over.
+func (s *Source) patiently(ctx context.Context, st *state, emit func(gitsource.Update)) gitsource.Update {
+	done := make(chan gitsource.Update, 1)
+	go func() { done <- s.poll(ctx, st) }()
+	slow := time.NewTimer(s.slow)
+	defer slow.Stop()
+	select {
+	case update := <-done:
+		return update
+	case <-slow.C:
+	}
+	emit(gitsource.Update{Err: fmt.Errorf("follow %s: still fetching: no complete answer within %s yet", s, s.slow)})
+	update := <-done
+	st.failed = st.failed || update.Snapshot == nil // the next poll says that it is over
+	return update
 }
 
 // poll looks once. The zero Update means that nothing is new.

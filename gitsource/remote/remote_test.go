@@ -26,7 +26,7 @@ type following struct {
 	stop    func()
 }
 
-func follow(t *testing.T, opts Options) *following {
+func follow(t *testing.T, opts Options, changes ...func(*Source)) *following {
 	t.Helper()
 	if opts.Dir == "" {
 		opts.Dir = filepath.Join(t.TempDir(), "cache")
@@ -37,6 +37,9 @@ func follow(t *testing.T, opts Options) *following {
 	s, err := New(opts)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, change := range changes {
+		change(s)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &following{t: t, source: s, updates: make(chan gitsource.Update)}
@@ -273,6 +276,18 @@ func TestFaultsKeepTheLastGoodState(t *testing.T) {
 			expect(t, f.snapshot(), two, map[string]string{"a.yaml": "2"})
 		})
 	}
+}
+
+func TestASlowRepositoryIsSpokenOfBeforeItsTimeIsOver(t *testing.T) {
+	server := gitserver.Start(t)
+	server.Push(map[string]string{"a.yaml": "1"}, "one")
+	f := follow(t, Options{URL: server.URL, Timeout: 2 * time.Second}, func(s *Source) { s.slow = 50 * time.Millisecond })
+	f.snapshot()
+	server.Fail(gitserver.Fault{Hang: true})
+	f.err("still fetching: no complete answer within 50ms yet")
+	f.err("no complete answer within 2s")
+	server.Fail(gitserver.Fault{})
+	f.snapshot()
 }
 
 func TestRecoveryIsSaidByTheSameSnapshot(t *testing.T) {

@@ -67,7 +67,7 @@ func TestCreateUpdatePrune(t *testing.T) {
 	if d := cmp.Diff(map[string]string{"Fetched": "True", "Valid": "True", "Applied": "True", "Healthy": "True"}, conditions); d != "" {
 		t.Errorf("conditions (-want +got):\n%s", d)
 	}
-	if src.Status.Applied != ro.Spec.Revision || src.Status.Seen != ro.Spec.Revision {
+	if src.Status.Applied != ro.Spec.Revision || src.Status.AppliedAs != ro.Spec.Revision[:7] || src.Status.Seen != ro.Spec.Revision {
 		t.Errorf("source status %+v, want revision %s", src.Status, ro.Spec.Revision)
 	}
 }

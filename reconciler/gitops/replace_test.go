@@ -122,7 +122,7 @@ func TestManyReplacementsWaitForConfirmation(t *testing.T) {
 	if p := r.awaitStep(StepAwaiting, rev); p.Text != "deleting 10 of 13 objects waits for confirmation" {
 		t.Errorf("question %q", p.Text)
 	}
-	bound(r, "p3") // a change of a Pod makes a turn of its own, which must not replace it
+	bound(r, "p3")                            // a change of a Pod makes a turn of its own, which must not replace it
 	for _, name := range []string{"a", "b"} { // when the second is back, the turn that began with the Pod has ended
 		r.patch(api.ConfigMaps, "shop", name, `{"data":{"key":"other"}}`)
 		r.await("a turn after it", func(p Progress) bool { return p.Step == StepPutBack && p.Action.Ref.Name == name })

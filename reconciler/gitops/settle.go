@@ -179,7 +179,7 @@ func (c *commit) source(s *slipwayv1.SourceStatus) {
 	case c.underWay() > 0:
 		condition(s, ConditionApplied, metav1.ConditionFalse, "Applying", "")
 	default:
-		s.Applied = c.tree.Revision.ID
+		s.Applied, s.AppliedAs = c.tree.Revision.ID, c.tree.Revision.Short()
 		condition(s, ConditionApplied, metav1.ConditionTrue, "Applied", "")
 	}
 	late := c.late()

@@ -42,6 +42,7 @@ type SourceSpec struct {
 type SourceStatus struct {
 	Seen       string             `json:"seen,omitempty"`       // newest revision read
 	Applied    string             `json:"applied,omitempty"`    // newest revision applied as a whole
+	AppliedAs  string             `json:"appliedAs,omitempty"`  // the name people know it by: a directory inside a repository goes by that repository's HEAD
 	Awaiting   string             `json:"awaiting,omitempty"`   // revision whose deletions wait for confirmation
 	AwaitingOf int                `json:"awaitingOf,omitempty"` // objects there were when deletions began to wait
 	Conditions []metav1.Condition `json:"conditions,omitempty"` // Fetched, Valid, Applied, Healthy
