@@ -6,7 +6,6 @@ package event
 
 import (
 	"fmt"
-	"hash/fnv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -95,28 +94,29 @@ func (id identity) namespace() string {
 	return id.object.Namespace
 }
 
-// name is the same for equal events, so that a second one finds the first even after a restart.
-func (id identity) name() string {
-	h := fnv.New64a()
-	o := id.object
-	for _, part := range []string{id.component, o.APIVersion, o.Kind, o.Namespace, o.Name, string(o.UID), o.FieldPath, id.eventType, id.reason, id.message} {
-		fmt.Fprintf(h, "%s\x00", part)
-	}
+// name returns a name for a new Event. Names of one object's Events sort by stamp, in microseconds: so they are listed
+// in the order in which they happened, which their times, cut to seconds, do not tell.
+func (id identity) name(stamp int64) string {
 	const suffix = 17
-	name := o.Name
+	name := id.object.Name
 	if len(name) > 253-suffix {
 		name = strings.TrimRight(name[:253-suffix], ".-")
 	}
-	return fmt.Sprintf("%s.%016x", name, h.Sum64())
+	return fmt.Sprintf("%s.%016x", name, stamp)
+}
+
+// identityOf returns what makes a stored Event equal to others.
+func identityOf(ev *corev1.Event) identity {
+	return newIdentity(ev.Source.Component, ev.InvolvedObject, ev.Type, ev.Reason, ev.Message)
 }
 
 // fresh returns the Event for id that happened n times, all at t.
-func (id identity) fresh(objectVersion string, n int32, t metav1.Time) *corev1.Event {
+func (id identity) fresh(name, objectVersion string, n int32, t metav1.Time) *corev1.Event {
 	ref := id.object
 	ref.ResourceVersion = objectVersion
 	return &corev1.Event{
 		TypeMeta:       metav1.TypeMeta{APIVersion: "v1", Kind: "Event"},
-		ObjectMeta:     metav1.ObjectMeta{Namespace: id.namespace(), Name: id.name()},
+		ObjectMeta:     metav1.ObjectMeta{Namespace: id.namespace(), Name: name},
 		InvolvedObject: ref, Type: id.eventType, Reason: id.reason, Message: id.message,
 		Source: corev1.EventSource{Component: id.component}, ReportingController: id.component,
 		FirstTimestamp: t, LastTimestamp: t, Count: n,

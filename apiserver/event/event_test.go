@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -38,6 +40,16 @@ func (s *shelf) Get(_ context.Context, k *api.Kind, ns, name string) (api.Object
 		return ev, nil
 	}
 	return nil, apierrors.NewNotFound(k.GroupResource(), name)
+}
+
+func (s *shelf) List(context.Context, *api.Kind, store.ListOptions) (store.List, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var l store.List
+	for _, ev := range s.events {
+		l.Items = append(l.Items, ev)
+	}
+	return l, nil
 }
 
 func (s *shelf) put(obj api.Object) (api.Object, error) {
@@ -150,6 +162,41 @@ func TestWriterCountsEqualEvents(t *testing.T) {
 	})
 }
 
+// TestEventsOfOneSecondAreListedInTheirOrder: a list is in the order of names.
+func TestEventsOfOneSecondAreListedInTheirOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &shelf{}
+		want := []string{"Scheduled", "Pulling", "Pulled", "Created", "Started", "Unhealthy"}
+		writing(t, s, func(w *Writer) {
+			for _, reason := range want {
+				w.Event(testPod("web"), corev1.EventTypeNormal, reason, "") // all at the same moment
+			}
+			w.Event(testPod("web"), corev1.EventTypeNormal, "Pulled", "") // again: it stays where it is
+		})
+		var got []string
+		for _, key := range slices.Sorted(maps.Keys(s.events)) {
+			got = append(got, s.events[key].Reason)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("listed (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestNamesOfEventsThatAreGoneAreForgotten(t *testing.T) {
+	s, n := &shelf{events: map[string]*corev1.Event{}}, &names{}
+	for i := range 3 * fewNames {
+		id := identity{message: fmt.Sprint(i)}
+		if _, err := n.find(t.Context(), s, id); err != nil {
+			t.Fatal(err)
+		}
+		n.known[id] = "x"
+	}
+	if len(n.known) > fewNames+1 {
+		t.Errorf("%d names are kept of no Events", len(n.known))
+	}
+}
+
 func TestWriterNeverBlocksAndDropsTheOldest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &shelf{delay: time.Hour, events: map[string]*corev1.Event{}}
@@ -242,8 +289,8 @@ func TestNamesAndMessagesStayInBounds(t *testing.T) {
 		t.Fatal(err)
 	}
 	id := newIdentity("test", ref, corev1.EventTypeNormal, "Talk", strings.Repeat("é", 2000))
-	if len(id.name()) > 253 {
-		t.Errorf("name has %d bytes", len(id.name()))
+	if len(id.name(1<<62)) > 253 {
+		t.Errorf("name has %d bytes", len(id.name(1<<62)))
 	}
 	if len(id.message) > maxMessage || !strings.HasSuffix(id.message, "é...") {
 		t.Errorf("message has %d bytes and ends %q", len(id.message), id.message[len(id.message)-6:])

@@ -30,6 +30,7 @@ type Writer struct {
 	component string
 	log       *slog.Logger
 	shared    *shared
+	names     *names
 }
 
 // shared is the queue behind a Writer and what For derived from it.
@@ -53,7 +54,7 @@ type pending struct {
 func New(client store.Client, component string, log *slog.Logger) *Writer {
 	return &Writer{client: client, component: component, log: log, shared: &shared{
 		waiting: map[identity]*pending{}, limits: limiter{buckets: map[types.UID]*bucket{}}, wake: make(chan struct{}, 1),
-	}}
+	}, names: &names{}}
 }
 
 // For returns a Recorder over the same queue that signs with another component.
@@ -156,19 +157,27 @@ func isFinal(err error) bool {
 // write creates the Event, or counts up the one that is there.
 func (w *Writer) write(ctx context.Context, id identity, p pending) error {
 	t := metav1.NewTime(p.at)
-	old, err := store.Get[*corev1.Event](ctx, w.client, id.namespace(), id.name())
-	switch {
-	case err == nil:
-		if _, err = w.client.Update(ctx, id.again(old, p.objectVersion, p.count, t), store.UpdateOptions{FieldManager: id.component}); err != nil {
-			return fmt.Errorf("update event %s: %w", id.name(), err)
+	name, err := w.names.find(ctx, w.client, id)
+	if err != nil {
+		return err
+	}
+	if name != "" {
+		old, err := store.Get[*corev1.Event](ctx, w.client, id.namespace(), name)
+		if err == nil {
+			if _, err = w.client.Update(ctx, id.again(old, p.objectVersion, p.count, t), store.UpdateOptions{FieldManager: id.component}); err != nil {
+				return fmt.Errorf("update event %s: %w", name, err)
+			}
+			return nil
 		}
-		return nil
-	case !apierrors.IsNotFound(err):
-		return fmt.Errorf("get event %s: %w", id.name(), err)
+		if !apierrors.IsNotFound(err) {
+			return fmt.Errorf("get event %s: %w", name, err)
+		}
 	}
-	if _, err = w.client.Create(ctx, id.fresh(p.objectVersion, p.count, t), store.CreateOptions{FieldManager: id.component}); err != nil {
-		return fmt.Errorf("create event %s: %w", id.name(), err)
+	name = id.name(w.names.stamp(p.at))
+	if _, err := w.client.Create(ctx, id.fresh(name, p.objectVersion, p.count, t), store.CreateOptions{FieldManager: id.component}); err != nil {
+		return fmt.Errorf("create event %s: %w", name, err)
 	}
+	w.names.known[id] = name
 	return nil
 }
 

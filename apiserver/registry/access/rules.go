@@ -61,7 +61,7 @@ var partRules = map[string][]rbacv1.PolicyRule{
 		may(read, "namespaces"), may(read+" create update", "services", "endpoints", "endpointslices.discovery.k8s.io")),
 	controllerPrefix + "garbage":  may(read+" update patch delete", "*"),
 	controllerPrefix + "eventttl": may(read+" delete", "events"),
-	controllerPrefix + "events":   nil,
+	controllerPrefix + "events":   may("list", "events"),
 	controllerPrefix + "node": slices.Concat(
 		may(read+" update patch", "nodes"), may("update patch", "nodes/status"), may(read, "leases.coordination.k8s.io"),
 		may(read+" delete", "pods"), may("update patch", "pods/status")),
