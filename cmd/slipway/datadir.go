@@ -30,6 +30,7 @@ type dataDir struct {
 }
 
 func (d *dataDir) etcd() string       { return filepath.Join(d.path, "etcd") }
+func (d *dataDir) snapshots() string  { return filepath.Join(d.path, "snapshots") }
 func (d *dataDir) pki() string        { return filepath.Join(d.path, "pki") }
 func (d *dataDir) containerd() string { return filepath.Join(d.path, "containerd") }
 func (d *dataDir) pods() string       { return filepath.Join(d.path, "pods") }

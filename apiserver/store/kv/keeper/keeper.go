@@ -24,6 +24,8 @@ import (
 type Engine interface {
 	kv.Backend
 	Upkeep
+	// Snapshot writes a copy of the database to path, whole or not at all.
+	Snapshot(ctx context.Context, path string) error
 	// Died is closed when the engine has stopped. It can only be closed then.
 	Died() <-chan struct{}
 	// Cause says why.
@@ -48,6 +50,7 @@ type Config struct {
 	Reserve uint64                                // bytes of the disk that writes leave free; 0: Reserve
 	Free    func() (uint64, error)                // bytes the disk has free; nil: asks the kernel about Dir
 	Turns   time.Duration                         // how often to look without being called; 0: ten seconds
+	Copies  string                                // folder for snapshots; empty: none are made
 	Log     *slog.Logger                          // nil: slog.Default()
 }
 
@@ -113,6 +116,9 @@ func Open(ctx context.Context, cfg Config) (*Keeper, error) {
 	}
 	k.now.Store(&state{engine: engine, changed: make(chan struct{})})
 	k.history.defragmented = time.Now().Add(defragStart - defragRest)
+	if k.history.copied, err = lastCopy(cfg.Copies, time.Now()); err != nil {
+		return nil, errors.Join(err, engine.Close())
+	}
 	ctx, k.stop = context.WithCancel(context.WithoutCancel(ctx))
 	go k.run(ctx)
 	return k, nil

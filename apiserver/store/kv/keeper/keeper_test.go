@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -130,6 +131,10 @@ func (m *mortal) ClearAlarm(context.Context) error {
 }
 
 func (m *mortal) Reserve(int64) error { return nil }
+
+func (m *mortal) Snapshot(_ context.Context, path string) error {
+	return os.WriteFile(path, nil, 0o600)
+}
 
 // rig is a keeper of mortals over one memory.
 type rig struct {
@@ -334,6 +339,7 @@ func TestHistoryIsCompactedBehindTheFollowers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		engine := <-r.engines
+		synctest.Wait() // the first look is at an empty store
 		for range 3000 {
 			r.write(t, "/a")
 		}
@@ -356,6 +362,36 @@ func TestHistoryIsCompactedBehindTheFollowers(t *testing.T) {
 		time.Sleep(historyTime + 2*turns)
 		if got, want := engine.calls.String(), "compact 3001"; got != want {
 			t.Errorf("called: %s, want %s: somebody has not seen what is later", got, want)
+		}
+	})
+}
+
+func TestCopiesAreMadeAndReplaced(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		engine := newMortal(memory.New())
+		k, err := Open(t.Context(), Config{Dir: "/data", Copies: dir, Log: slog.New(slog.DiscardHandler), Free: func() (uint64, error) { return 1 << 40, nil },
+			Open: func(context.Context) (Engine, error) { return engine, nil }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer k.Close()
+		for hour, want := range []int{1, 2, 2, 2} {
+			if _, err := k.Txn(t.Context(), put("/a")); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(copyRest + 2*turns)
+			copies, err := Copies(dir)
+			if err != nil || len(copies) != want {
+				t.Errorf("after %d hours: %v (%v), want %d", hour+1, copies, err, want)
+			}
+			if age := time.Since(copies[0].Made); age > copyRest+copyStart {
+				t.Errorf("after %d hours the newest is %s old", hour+1, age)
+			}
+		}
+		time.Sleep(10 * copyRest)
+		if copies, err := Copies(dir); err != nil || time.Since(copies[0].Made) < 9*copyRest {
+			t.Errorf("a copy was made though nothing had changed: %v (%v)", copies, err)
 		}
 	})
 }

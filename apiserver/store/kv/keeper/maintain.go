@@ -14,6 +14,8 @@ type history struct {
 	marks        []mark // oldest first
 	compacted    uint64
 	defragmented time.Time
+	copied       time.Time
+	copyRevision uint64
 	short        bool   // writes were refused at the last look
 	said         string // the last error
 }
@@ -55,7 +57,8 @@ func (k *Keeper) maintain(ctx context.Context) {
 
 // observe collects what plan looks at.
 func (k *Keeper) observe(ctx context.Context, engine Engine) (o observed, err error) {
-	o = observed{now: time.Now(), compacted: k.history.compacted, defragmented: k.history.defragmented, reserve: k.cfg.Reserve, full: k.full.Load()}
+	o = observed{now: time.Now(), compacted: k.history.compacted, defragmented: k.history.defragmented, reserve: k.cfg.Reserve, full: k.full.Load(),
+		copying: k.cfg.Copies != "", copied: k.history.copied, copyRevision: k.history.copyRevision}
 	if o.newest, err = engine.Revision(ctx); err != nil {
 		return o, err
 	}
@@ -98,6 +101,13 @@ func (k *Keeper) act(ctx context.Context, engine Engine, a action) error {
 			return fmt.Errorf("%s: %w", a, err)
 		}
 		k.cfg.Log.Info("store defragmented", "dir", k.cfg.Dir, "bytes", engine.Usage().Size, "took", time.Since(began).Round(time.Millisecond))
+	case snapshot:
+		k.history.copied, k.history.copyRevision = began, a.revision
+		path, err := k.copy(ctx, engine, began)
+		if err != nil {
+			return err
+		}
+		k.cfg.Log.Debug("store copied", "path", path, "took", time.Since(began).Round(time.Millisecond))
 	case clearAlarm:
 		if err := engine.ClearAlarm(ctx); err != nil {
 			return fmt.Errorf("%s: %w", a, err)

@@ -22,6 +22,11 @@ const (
 	// defragRest lies between two defragmentations, defragStart between the start and the first.
 	defragRest  = 10 * time.Minute
 	defragStart = time.Minute
+	// copyRest lies between two snapshots, copyStart between the start and the first. A large database is copied less
+	// often: copyRate bytes a second at most.
+	copyRest  = time.Hour
+	copyStart = time.Minute
+	copyRate  = 256 << 10
 	// upkeepRoom is what the disk must have for a compaction, which writes before it frees.
 	upkeepRoom = 16 << 20
 )
@@ -38,6 +43,9 @@ type observed struct {
 	reserve      uint64
 	full         bool // the quota was used up
 	defragmented time.Time
+	copying      bool // snapshots are made
+	copied       time.Time
+	copyRevision uint64
 }
 
 // action is one thing to do.
@@ -52,6 +60,7 @@ const (
 	compact    verb = "compact"
 	defragment verb = "defragment"
 	clearAlarm verb = "clear the quota alarm"
+	snapshot   verb = "copy the store"
 )
 
 // String says what is done.
@@ -82,6 +91,9 @@ func plan(o observed) []action {
 	if o.full && size < o.usage.Quota/10*9 {
 		actions = append(actions, action{verb: clearAlarm})
 	}
+	if o.snapshot() {
+		actions = append(actions, action{verb: snapshot, revision: o.newest})
+	}
 	return actions
 }
 
@@ -106,4 +118,10 @@ func (o *observed) defragmentation() bool {
 		return spare >= upkeepRoom && spare >= o.usage.Size/4
 	}
 	return spare >= defragWorth && spare > o.usage.Size/2 && o.usage.InUse <= defragLarge
+}
+
+// snapshot says whether it is time for one, and the disk has room beside what writes need.
+func (o *observed) snapshot() bool {
+	rest := max(copyRest, time.Duration(o.usage.Size/copyRate)*time.Second)
+	return o.copying && o.newest != o.copyRevision && o.now.Sub(o.copied) >= rest && o.free >= 2*o.reserve+uint64(o.usage.Size)
 }
