@@ -17,11 +17,11 @@ SHOP      := build/images/shop.tar
 
 export SLIPWAY_CORPUS ?= $(abspath ../shared/corpus)
 
-.PHONY: help up down build bundle dist images tools test bench check lint clean
+.PHONY: help up down build bundle dist images tools test test-vm bench check lint clean
 
 help: ## list the targets
 	@if [ -t 1 ]; then b=$$'\033[1m' e=$$'\033[0m'; else b= e=; fi; \
-	awk -v b="$$b" -v e="$$e" -F':.*## ' '/^[a-z]+:.*## /{printf "  %s%-8s%s %s\n", b, $$1, e, $$2}' $(MAKEFILE_LIST)
+	awk -v b="$$b" -v e="$$e" -F':.*## ' '/^[a-z-]+:.*## /{printf "  %s%-8s%s %s\n", b, $$1, e, $$2}' $(MAKEFILE_LIST)
 
 up: build images ## build everything, start Slipway and deploy examples-repo (Ctrl-C ends it; containers stay)
 	@exec bin/slipway up examples-repo --data-dir $(DATA) --images $(SHOP)
@@ -74,6 +74,11 @@ bin/kubectl-1.20:
 
 test: build images tools ## run every test, real containers included (root)
 	@SLIPWAY_TEST_STRICT=1 go run ./testing/report
+
+test-vm: bin/kubectl ## test the archive in a virtual machine: reboots, power cuts, cgroup v2, systemd (root, 10 minutes)
+	@testing/vm/rootfs.sh build/vm
+	@$(MAKE) --no-print-directory dist DIST_ARCHES=amd64
+	@SLIPWAY_TEST_STRICT=1 go test -tags vm -count=1 -v -timeout 30m ./testing/vm
 
 bench: build images ## print the measured figures beside the targets (root)
 	@go run ./testing/bench
