@@ -38,20 +38,24 @@ func (s stale) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	return ok && !slices.Contains(rule.Backends, netip.AddrPortFrom(answering.Unmap(), flow.Reverse.SrcPort))
 }
 
-// forget deletes UDP flows that the steps made stale.
-func forget(steps []Step) error {
-	s := stale{rules: map[Front]Rule{}, local: map[netip.Addr]bool{}}
+// noteStale notes the UDP rules that the steps changed.
+func (p *Proxy) noteStale(steps []Step) {
 	for _, step := range steps {
 		switch {
 		case step.New != nil && step.New.Front.Proto == UDP:
-			s.rules[step.New.Front] = *step.New
+			p.stale[step.New.Front] = *step.New
 		case step.New == nil && step.Old.Front.Proto == UDP:
-			s.rules[step.Old.Front] = Rule{Front: step.Old.Front}
+			p.stale[step.Old.Front] = Rule{Front: step.Old.Front}
 		}
 	}
-	if len(s.rules) == 0 {
+}
+
+// forget deletes UDP flows that changes made stale. What fails is done with the next change.
+func (p *Proxy) forget() error {
+	if len(p.stale) == 0 {
 		return nil
 	}
+	s := stale{rules: p.stale, local: map[netip.Addr]bool{}}
 	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
 	if err != nil {
 		return fmt.Errorf("list addresses: %w", err)
@@ -64,5 +68,6 @@ func forget(steps []Step) error {
 	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, s); err != nil {
 		return fmt.Errorf("forget stale UDP flows: %w", err)
 	}
+	clear(p.stale)
 	return nil
 }

@@ -51,6 +51,7 @@ type Proxy struct {
 	want      State
 	changed   []Front                 // where want may differ from have
 	unstuck   map[netip.AddrPort]bool // backends that are gone, whose clients are still to be let go
+	stale     map[Front]Rule          // of UDP, as they are now: flows by what was before are still to be forgotten
 	moved     chan struct{}           // closed when have changes
 	generate  uint32                  // of the packet filter after our last change
 	suspicion bool                    // somebody changed the packet filter since all of it was looked at
@@ -83,7 +84,7 @@ func New(cfg Config) (*Proxy, error) {
 		return nil, err
 	}
 	p := &Proxy{cfg: cfg, table: table, services: map[string]map[string]led{},
-		have: State{}, want: State{}, unstuck: map[netip.AddrPort]bool{}, moved: make(chan struct{})}
+		have: State{}, want: State{}, unstuck: map[netip.AddrPort]bool{}, stale: map[Front]Rule{}, moved: make(chan struct{})}
 	return p, p.route()
 }
 
@@ -175,7 +176,12 @@ func (p *Proxy) settle() error {
 		return err
 	}
 	p.relay(steps)
-	return errors.Join(forget(steps), p.unstick(steps))
+	p.noteStale(steps)
+	p.noteUnstuck(steps)
+	if slices.ContainsFunc(steps, Step.remembered) {
+		passed() // a packet that still saw the old rules may be remembered by them anew
+	}
+	return errors.Join(p.forget(), p.unstick())
 }
 
 // relay serves node ports on the node's loopback addresses, by the same backends.
@@ -209,9 +215,8 @@ func (p *Proxy) record(steps []Step) {
 	p.moved = make(chan struct{})
 }
 
-// unstick lets clients go whose backend the steps took away. Until it is done they are led there still, so Settled
-// waits for it; what fails is done with the next change.
-func (p *Proxy) unstick(steps []Step) error {
+// noteUnstuck notes the backends of sticky rules that the steps took away.
+func (p *Proxy) noteUnstuck(steps []Step) {
 	for _, step := range steps {
 		if step.Old == nil || step.Old.Sticky == 0 {
 			continue
@@ -222,17 +227,14 @@ func (p *Proxy) unstick(steps []Step) error {
 			}
 		}
 	}
-	for front := range p.have { // an address may be another Pod's by now
-		for _, backend := range p.have[front].Backends {
-			if p.have[front].Sticky > 0 {
-				delete(p.unstuck, backend)
-			}
-		}
-	}
+}
+
+// unstick lets clients go whose backend was taken away. Until it is done they are led there still, so Settled waits for
+// it; what fails is done with the next change.
+func (p *Proxy) unstick() error {
 	if len(p.unstuck) == 0 {
 		return nil
 	}
-	passed() // a packet that still saw the old rules may remember its backend anew
 	err := p.table.unstick(p.unstuck)
 	if err == nil {
 		clear(p.unstuck)

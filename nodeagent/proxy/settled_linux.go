@@ -77,7 +77,7 @@ func (p *Proxy) untilTold(ctx context.Context, pod *corev1.Pod) error {
 
 // told says whether every Service of the Pod's namespace knows that it is leaving, or never knew it.
 func (p *Proxy) told(pod *corev1.Pod) bool {
-	if len(p.unstuck) > 0 {
+	if len(p.unstuck) > 0 || len(p.stale) > 0 {
 		return false
 	}
 	for _, service := range p.services[pod.Namespace] {

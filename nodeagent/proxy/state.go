@@ -121,6 +121,15 @@ func (s Step) String() string {
 	return "~ " + s.New.String()
 }
 
+// remembered says whether the step takes away a backend that clients are remembered to have: by their stickiness, or by
+// the kernel's table of UDP flows.
+func (s Step) remembered() bool {
+	if s.Old == nil || s.Old.Sticky == 0 && s.Old.Front.Proto != UDP {
+		return false
+	}
+	return slices.ContainsFunc(s.Old.Backends, func(b netip.AddrPort) bool { return s.New == nil || !slices.Contains(s.New.Backends, b) })
+}
+
 // Diff returns the steps from have to want, looking only at the given fronts, sorted.
 func Diff(have, want State, fronts []Front) []Step {
 	slices.SortFunc(fronts, compareFronts)

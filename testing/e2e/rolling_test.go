@@ -192,7 +192,7 @@ func (r *rolling) update() {
 func (r *rolling) edit() {
 	r.Helper()
 	r.version++
-	edit(r.T, r.repo, "web.yaml", fmt.Sprintf("[graceful, v%d]", r.version-1), fmt.Sprintf("[graceful, v%d]", r.version))
+	edit(r.T, r.repo, "web.yaml", fmt.Sprintf(", v%d]", r.version-1), fmt.Sprintf(", v%d]", r.version))
 }
 
 // run is a subtest under load.
@@ -252,6 +252,15 @@ func TestRollingUpdatesLoseNoRequest(t *testing.T) {
 		}
 		edit(r.T, repo, "site.yaml", "\n  sessionAffinity: ClientIP", "")
 		r.settled()
+	})
+	crowd := ways[0]
+	crowd.Callers, crowd.Pause = 12, 0
+	r.run("a server that takes one caller at a time", []load.Way{crowd}, func(r *rolling, _ *load.Load) {
+		r.change("[graceful,", "[serial,")
+		for range 3 {
+			r.update()
+		}
+		r.change("[serial,", "[graceful,")
 	})
 	t.Run("readers slower than their server ends", func(t *testing.T) { slowReaders(t, r) })
 	t.Run("callers in Pods", func(t *testing.T) { spotless(t, inside(t, s)) })

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -59,6 +62,40 @@ func graceful(args []string) error {
 		return err
 	}
 	return <-ended
+}
+
+// serial is a server that takes one caller after the other, while the next ones wait at its door. Asked to end, it stops
+// listening at once and finishes whom it has.
+func serial(args []string) error {
+	host, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", ":8080")
+	if err != nil {
+		return err
+	}
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM)
+	go func() {
+		<-signals
+		listener.Close()
+	}()
+	for {
+		conn, err := listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+			time.Sleep(3 * time.Millisecond)
+			text := arg(args, 0, "v1") + " " + host
+			fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(text), text)
+		}
+		conn.Close()
+	}
 }
 
 // caller calls URLs until it is asked to end, and answers GET / with its reports.

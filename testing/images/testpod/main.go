@@ -22,6 +22,7 @@ func commands() map[string]command {
 	return map[string]command{
 		"serve":    {"[ADDR=:8080] HTTP: / hostname, /env, /file?path=, /healthz, /fail toggles healthz, /exit?code=", serve},
 		"graceful": {"[VERSION] [ADDR=:8080] HTTP: / VERSION hostname, ?work=DURATION, /readyz, /flip toggles readyz; ends as it should", graceful},
+		"serial":   {"[VERSION] as graceful on :8080, but one caller after the other", serial},
 		"caller":   {"URL… call them without a pause; reports on :8081", caller},
 		"grpc":     {"[ADDR=:9090] gRPC health service", serveGRPC},
 		"tcp":      {"[ADDR=:7070] TCP echo", serveTCP},
