@@ -225,6 +225,20 @@ func TestTerminationWaitsForProxyThenGrace(t *testing.T) {
 	}
 }
 
+// TestTerminationDoesNotWaitForEver: a proxy that never settles holds a Pod back no longer than its grace period.
+func TestTerminationDoesNotWaitForEver(t *testing.T) {
+	r, e, _ := modelRig(t)
+	r.config.Proxy = &slowProxy{asked: make(chan string, 1), settle: make(chan struct{})}
+	r.begin()
+	r.create(bound("web", func(s *corev1.PodSpec) { one := int64(1); s.TerminationGracePeriodSeconds = &one }))
+	r.until("ready", "web", isReady)
+	r.delete("web")
+	r.until("deleted", "web", nil)
+	if diff := cmp.Diff([]string{"0"}, e.signals); diff != "" {
+		t.Errorf("signals (-want +got):\n%s", diff)
+	}
+}
+
 // TestAgentThatStartsAgainAsksNobodyTwice: a program may take a second signal as an order to drop what it is finishing.
 // The proxy is waited for again, whatever is left in memory of the Pod's address, and the grace goes on from the signal.
 func TestAgentThatStartsAgainAsksNobodyTwice(t *testing.T) {
