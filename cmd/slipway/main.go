@@ -49,6 +49,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(upCommand(), downCommand(), validateCommand(), statusCommand(), historyCommand(), confirmCommand(), rotateKeyCommand(), kubeconfigCommand(), versionCommand())
+	root.AddCommand(upCommand(), downCommand(), validateCommand(), statusCommand(), historyCommand(), confirmCommand(), rotateKeyCommand(), kubeconfigCommand(), versionCommand(), recoverCommand(), checkStoreCommand())
 	return root.ExecuteContext(ctx)
 }

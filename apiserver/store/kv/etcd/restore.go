@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -50,7 +51,7 @@ func Restore(ctx context.Context, dir, path string, floor uint64) (revision uint
 	}
 	// A server makes a member with a log of its own. What its database is about is then exchanged: the log does not
 	// mind, as it only ever goes on from there.
-	b, err := Open(ctx, Config{Dir: dir})
+	b, err := Open(ctx, Config{Dir: dir, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return 0, err
 	}

@@ -45,8 +45,9 @@ type found struct {
 	last    uint64 // entry of the log
 }
 
-// Directory returns nil if a server can be opened on dir, ErrEmpty or a *Damage.
-func Directory(dir string) error {
+// Directory returns nil if a server can be opened on dir, ErrEmpty or a *Damage. It tells at which file it is, so that
+// whoever is left knows where reading ended.
+func Directory(dir string, at func(path string)) error {
 	members, err := os.ReadDir(filepath.Join(dir, "member"))
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(members) == 0 {
 		return fmt.Errorf("%w in %s", ErrEmpty, dir)
@@ -56,9 +57,11 @@ func Directory(dir string) error {
 	}
 	db, logs := filepath.Join(dir, "member", "snap", "db"), filepath.Join(dir, "member", "wal")
 	var f found
+	at(db)
 	if f.applied, _, err = database(db); err != nil {
 		return err
 	}
+	at(logs)
 	if err := f.log(logs, filepath.Dir(db)); err != nil {
 		return err
 	}
