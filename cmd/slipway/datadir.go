@@ -111,6 +111,21 @@ func (d *dataDir) checkSpace(least uint64) error {
 	return nil
 }
 
+// giveBack removes what the store has made ahead for its log: on a full disk that is the room in which containers can
+// be removed. The store must be closed; it makes a new one when it is opened.
+func (d *dataDir) giveBack() error {
+	ahead, err := filepath.Glob(filepath.Join(d.etcd(), "member", "wal", "*.tmp"))
+	if err != nil {
+		return fmt.Errorf("make room in %s: %w", d.path, err)
+	}
+	for _, path := range ahead {
+		if err := os.Remove(path); err != nil {
+			return fmt.Errorf("make room: %w", err)
+		}
+	}
+	return nil
+}
+
 // lockHolder returns the pid in the lock file, or 0.
 func lockHolder(path string) int {
 	text, err := os.ReadFile(filepath.Join(path, "lock"))

@@ -127,6 +127,9 @@ func removeContainers(ctx context.Context, o downOptions, data *dataDir) (summar
 	if err != nil {
 		return "", err
 	}
+	if err := data.giveBack(); err != nil {
+		return "", failed(err)
+	}
 	log, closeLog, err := openLog(data.log(), false)
 	if err != nil {
 		return "", failed(err)

@@ -33,6 +33,7 @@ var parts = []struct {
 	patterns []string
 }{
 	{"the store: every object and its history", []string{"etcd", "etcd.*"}},
+	{"snapshots of the store", []string{"snapshots"}},
 	{"the repository that was followed", []string{"git"}},
 	{"volumes of Pods", []string{"pods"}},
 	{"images, and what the container runtime keeps", []string{"containerd"}},
