@@ -113,7 +113,7 @@ func (w *world) start() {
 
 func (w *world) add(g *loop.Group) {
 	r := w.r
-	events := event.New(r.As(registry.Controller("deployment")), "test", slog.New(slog.DiscardHandler))
+	events := event.New(r.As(registry.Controller("events")), "test", slog.New(slog.DiscardHandler))
 	g.AddFunc("events", events.Run)
 	add := func(name string, build func(store.Client) loop.Controller) {
 		clients := []store.Client{unlucky{r.As(registry.Controller(name)), w}}

@@ -26,6 +26,8 @@ type controller struct {
 	events event.Recorder
 	now    func() time.Time
 
+	began map[begin]time.Time // of the last turn
+
 	mu      sync.Mutex
 	tainted map[string]bool // nodes there is something to do for: others' Pods are no reason for a turn
 }
@@ -73,6 +75,8 @@ func (c *controller) reconcile(ctx context.Context, _ loop.Key) error {
 	if err != nil {
 		return err
 	}
+	o.began = anchor(c.began, o.nodes, o.now)
+	c.began = o.began
 	actions, again := plan(o)
 	var problems []error
 	for _, a := range actions {

@@ -38,6 +38,7 @@ type observed struct {
 	pods        []*corev1.Pod
 	sets        []*appsv1.ReplicaSet
 	deployments []*appsv1.Deployment
+	began       map[begin]time.Time // by the clock of now; what is missing began when it says
 }
 
 // Action is one effect.
@@ -105,7 +106,7 @@ type leaving struct {
 // drain plans for one node.
 func (p *planner) drain(node *corev1.Node) {
 	taints, held := p.acting(node)
-	since := p.remember(node, taints)
+	since := p.remember(node)
 	if len(taints) == 0 {
 		if held != "" {
 			p.report(node, corev1.ConditionFalse, reasonFleet, held)

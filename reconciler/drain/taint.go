@@ -54,23 +54,61 @@ func (p *planner) acting(node *corev1.Node) (taints []corev1.Taint, held string)
 	return slices.DeleteFunc(taints, silence), "too many nodes are silent at once: no Pod is moved for it"
 }
 
-// remember returns when each taint began, and plans to note it for those that do not say.
-func (p *planner) remember(node *corev1.Node, taints []corev1.Taint) map[string]time.Time {
-	noted, since, all := readSince(node), map[string]time.Time{}, map[string]time.Time{}
-	for _, t := range taints {
-		key := t.Key + ":" + string(t.Effect)
+// begin is when a taint began, as it is written down.
+type begin struct {
+	node, taint string
+	at          int64 // Unix seconds
+}
+
+// begins returns when each NoExecute taint of a node began, by keyOf, and of those that do not say so what is to be
+// noted.
+func begins(node *corev1.Node, now time.Time) (all, note map[string]time.Time) {
+	noted := readSince(node)
+	all, note = map[string]time.Time{}, map[string]time.Time{}
+	for _, t := range executing(node) {
 		if t.TimeAdded != nil {
-			all[key] = t.TimeAdded.Time
+			all[keyOf(t)] = t.TimeAdded.Time
 			continue
 		}
-		began, known := noted[key]
+		at, known := noted[keyOf(t)]
 		if !known {
-			began = p.now.UTC().Truncate(time.Second)
+			at = now.UTC().Truncate(time.Second)
 		}
-		since[key], all[key] = began, began
+		note[keyOf(t)], all[keyOf(t)] = at, at
 	}
-	if !maps.EqualFunc(noted, since, time.Time.Equal) {
-		p.actions = append(p.actions, Remember{node, since})
+	return all, note
+}
+
+func keyOf(t corev1.Taint) string { return t.Key + ":" + string(t.Effect) }
+
+// anchor returns the begins of all taints as times of this process' own clock, which nobody sets: a wall clock that
+// jumps makes no toleration longer or shorter. What is known stays; the wall clock is believed once, for what is new.
+func anchor(known map[begin]time.Time, nodes []*corev1.Node, now time.Time) map[begin]time.Time {
+	anchored := map[begin]time.Time{}
+	for _, node := range nodes {
+		all, _ := begins(node, now)
+		for taint, at := range all {
+			b := begin{node.Name, taint, at.Unix()}
+			began, ok := known[b]
+			if !ok {
+				began = now.Add(-now.Round(0).Sub(at))
+			}
+			anchored[b] = began
+		}
+	}
+	return anchored
+}
+
+// remember returns when each taint began, and plans to note it for those that do not say.
+func (p *planner) remember(node *corev1.Node) map[string]time.Time {
+	all, note := begins(node, p.now)
+	if !maps.EqualFunc(readSince(node), note, time.Time.Equal) {
+		p.actions = append(p.actions, Remember{node, note})
+	}
+	for taint, at := range all {
+		if began, ok := p.began[begin{node.Name, taint, at.Unix()}]; ok {
+			all[taint] = began
+		}
 	}
 	return all
 }
@@ -93,7 +131,7 @@ func (p *planner) mustLeave(pod *corev1.Pod, taints []corev1.Taint, since map[st
 		if tolerates && limit < 0 {
 			continue
 		}
-		rest := since[t.Key+":"+string(t.Effect)].Add(limit).Sub(p.now)
+		rest := since[keyOf(t)].Add(limit).Sub(p.now)
 		if !tolerates {
 			rest = 0
 		}
