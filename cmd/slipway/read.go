@@ -172,13 +172,18 @@ func restrictions(nodes []corev1.Node) []string {
 			lines = append(lines, name+" takes no new Pods: spec.unschedulable")
 		}
 		for _, t := range node.Spec.Taints {
-			if t.Key != corev1.TaintNodeUnschedulable {
+			if !strings.HasPrefix(t.Key, "node.kubernetes.io/") { // those are said with the condition they stand for
 				lines = append(lines, name+" has taint "+t.ToString())
 			}
 		}
 		for _, c := range node.Status.Conditions {
-			if c.Type == drain.Drained {
+			switch {
+			case c.Type == drain.Drained:
 				lines = append(lines, name+" drain: "+c.Message)
+			case c.Type == corev1.NodeReady && c.Status != corev1.ConditionTrue:
+				lines = append(lines, name+" is not ready: "+c.Message)
+			case strings.HasSuffix(string(c.Type), "Pressure") && c.Status == corev1.ConditionTrue:
+				lines = append(lines, fmt.Sprintf("%s has %s: %s", name, c.Type, c.Message))
 			}
 		}
 	}

@@ -36,3 +36,16 @@ func TestStatusNamesWhatHoldsANamespace(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestStatusSaysWhatANodeIsShortOf(t *testing.T) {
+	node := corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n"}}
+	node.Spec.Taints = []corev1.Taint{{Key: "example.com/gpu", Effect: corev1.TaintEffectNoSchedule}, {Key: corev1.TaintNodeDiskPressure, Effect: corev1.TaintEffectNoSchedule}}
+	node.Status.Conditions = []corev1.NodeCondition{
+		{Type: corev1.NodeMemoryPressure, Status: corev1.ConditionFalse}, {Type: corev1.NodeReady, Status: corev1.ConditionTrue},
+		{Type: corev1.NodeDiskPressure, Status: corev1.ConditionTrue, Message: "the node is short of disk space: nodefs.available is below 10%"},
+	}
+	want := []string{"node     n has taint example.com/gpu:NoSchedule", "node     n has DiskPressure: the node is short of disk space: nodefs.available is below 10%"}
+	if diff := cmp.Diff(want, restrictions([]corev1.Node{node})); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -61,3 +61,36 @@ func TestDecide(t *testing.T) {
 		})
 	}
 }
+
+func TestPressedNodeTakesWhatItCanKeep(t *testing.T) {
+	memory := map[corev1.NodeConditionType]string{corev1.NodeMemoryPressure: "memory.available is below 100Mi"}
+	disk := map[corev1.NodeConditionType]string{corev1.NodeDiskPressure: "nodefs.available is below 10%"}
+	nothing := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "a"}}}}
+	asks := nothing.DeepCopy()
+	asks.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceMemory: resource.MustParse("1Mi")}
+	tolerates := nothing.DeepCopy()
+	tolerates.Spec.Tolerations = []corev1.Toleration{{Key: corev1.TaintNodeMemoryPressure, Operator: corev1.TolerationOpExists}}
+	system := nothing.DeepCopy()
+	priority := int32(2000001000)
+	system.Spec.Priority = &priority
+	for name, tt := range map[string]struct {
+		pod        *corev1.Pod
+		conditions map[corev1.NodeConditionType]string
+		want       string
+	}{
+		"no pressure":                {nothing, nil, ""},
+		"memory, asks for none":      {nothing, memory, "Pod was rejected: the node has the condition MemoryPressure (memory.available is below 100Mi)"},
+		"memory, asks for some":      {asks, memory, ""},
+		"memory, tolerates it":       {tolerates, memory, ""},
+		"disk, whatever it asks for": {asks, disk, "Pod was rejected: the node has the condition DiskPressure (nodefs.available is below 10%)"},
+		"what the cluster lives on":  {system, disk, ""},
+	} {
+		got := ""
+		if r := Pressed(tt.pod, tt.conditions); r != nil {
+			got = r.Message
+		}
+		if got != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
+}
