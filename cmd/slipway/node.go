@@ -51,6 +51,9 @@ func openNode(ctx context.Context, m *machine) (_ *node, err error) {
 	if err := network.CheckOwner("", m.data.path); errors.Is(err, network.ErrOwned) { // before anything is started
 		return nil, usage("%w: Pods of one data directory run on a machine at a time; end them with `slipway down --data-dir DIR`, or use --no-agent", err)
 	}
+	if err := runtime.Protect(); err != nil {
+		m.log.Warn("protect the process", "err", err)
+	}
 	n := &node{gateway: network.Gateway(m.nodePods)}
 	defer func() {
 		if err != nil {
@@ -175,13 +178,16 @@ func (n *node) openAgent(m *machine) (err error) {
 	if err != nil {
 		return fmt.Errorf("open node agent: %w", err)
 	}
-	n.images = collect.New(collect.Config{Images: n.engine, InUse: n.agent.ImagesInUse, Dir: dir, Floor: leastFree, Event: n.agent.NodeEvent, Log: m.log})
+	n.images = collect.New(collect.Config{Images: n.engine, InUse: n.agent.ImagesInUse, Dir: dir, Floor: leastFree, Plenty: plentyFree, Event: n.agent.NodeEvent, Log: m.log})
 	return nil
 }
 
 // leastFree is what images and Pods leave free however small the disk is: the store stops writing when only its
 // reserve is left.
 const leastFree = keeper.Reserve + keeper.Reserve/2
+
+// plentyFree is how much must be free of a large disk before images are removed; it is more than what counts as short.
+const plentyFree = 30 << 30
 
 // tellPressure tells what the node is short of.
 func (m *machine) tellPressure(line string, over bool) {

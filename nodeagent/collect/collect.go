@@ -42,6 +42,7 @@ type Config struct {
 	// High and Low are percents of that file system: above High images are removed until it is at Low. 0: 85 and 80.
 	High, Low int64
 	Floor     int64         // bytes to keep free, whatever share that is
+	Plenty    int64         // bytes that are enough free, whatever share that is; 0: the share alone counts
 	MinAge    time.Duration // 0: 2 min
 	Period    time.Duration // between looks at the file system; 0: 10 s
 	// Event records something about the node; nil: nothing is recorded.
@@ -110,7 +111,7 @@ func (c *Collector) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if fs.Bytes.UsedPercent() < c.cfg.High && fs.Bytes.Available >= c.cfg.Floor {
+	if !c.full(fs.Bytes) {
 		c.mu.Lock()
 		c.failed = false
 		c.mu.Unlock()
@@ -118,8 +119,20 @@ func (c *Collector) look(ctx context.Context) error {
 	}
 	return c.Free(ctx, func() (bool, error) {
 		fs, err := stats.ReadFileSystem(c.cfg.Dir)
-		return err == nil && fs.Bytes.UsedPercent() <= c.cfg.Low && fs.Bytes.Available >= c.cfg.Floor+c.cfg.Floor/4, err
+		return err == nil && c.roomy(fs.Bytes), err
 	})
+}
+
+// full reports whether images are to be removed.
+func (c *Collector) full(l stats.Level) bool {
+	return l.Available < c.cfg.Floor || l.UsedPercent() >= c.cfg.High && (c.cfg.Plenty == 0 || l.Available < c.cfg.Plenty)
+}
+
+// roomy reports whether enough were removed. It asks for more than full does, so that not every image that comes sends
+// another away.
+func (c *Collector) roomy(l stats.Level) bool {
+	enough := l.UsedPercent() <= c.cfg.Low || c.cfg.Plenty > 0 && l.Available >= c.cfg.Plenty+c.cfg.Plenty/4
+	return enough && l.Available >= c.cfg.Floor+c.cfg.Floor/4
 }
 
 // Free removes images, least recently used first, until enough says so or none is left to remove. When that was not

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/slipway-dev/slipway/nodeagent/engine"
+	"github.com/slipway-dev/slipway/nodeagent/stats"
 )
 
 // model is a node's images as a list.
@@ -123,4 +124,28 @@ func TestEndOfUseIsNoted(t *testing.T) {
 		cancel()
 		<-ended
 	})
+}
+
+func TestFullAndRoomy(t *testing.T) {
+	const gi = int64(1) << 30
+	c := New(Config{Floor: gi, Plenty: 30 * gi})
+	for name, tt := range map[string]struct {
+		available, capacity int64
+		full, roomy         bool
+	}{
+		"half":                           {50 * gi, 100 * gi, false, true},
+		"at 84 %":                        {16 * gi, 100 * gi, false, false},
+		"at 85 %":                        {15 * gi, 100 * gi, true, false},
+		"at 80 %":                        {20 * gi, 100 * gi, false, true},
+		"a small disk, half":             {gi - 1, 2 * gi, true, false},
+		"a small disk, its floor":        {gi + gi/8, 4 * gi, false, false},
+		"a large disk, nearly all":       {40 * gi, 1000 * gi, false, true},
+		"a large disk, more than nearly": {29 * gi, 1000 * gi, true, false},
+		"a large disk, a little over it": {31 * gi, 1000 * gi, false, false},
+	} {
+		l := stats.Level{Available: tt.available, Capacity: tt.capacity}
+		if full, roomy := c.full(l), c.roomy(l); full != tt.full || roomy != tt.roomy {
+			t.Errorf("%s: full %v, roomy %v; want %v and %v", name, full, roomy, tt.full, tt.roomy)
+		}
+	}
 }

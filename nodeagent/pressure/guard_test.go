@@ -32,7 +32,7 @@ func (m *model) Levels() (Levels, error) {
 		memory -= m.used[p.UID]
 		disk -= m.used[p.UID]
 	}
-	return plenty(map[Signal]stats.Level{Memory: {Available: memory, Capacity: 4 * gi}, NodeDisk: {Available: disk, Capacity: 10 * gi}}), nil
+	return rich(map[Signal]stats.Level{Memory: {Available: memory, Capacity: 4 * gi}, NodeDisk: {Available: disk, Capacity: 10 * gi}}), nil
 }
 
 func (m *model) Reclaim(_ context.Context, enough func() (bool, error)) error {

@@ -55,39 +55,50 @@ func (s Signal) resource() corev1.ResourceName {
 }
 
 // Threshold says from when on a node is short: below Bytes (for inodes and process ids a number) or below Percent of
-// all, whichever is more.
+// all, whichever is more; the share counts up to Most.
 type Threshold struct {
 	Signal  Signal
 	Percent int64
 	Bytes   int64
+	Most    int64 // 0: no bound
 }
 
-// Defaults are the kubelet's hard thresholds, in the order in which shortages are dealt with. Of process ids, of which
-// it watches none by default, a twentieth must be left. Floor is what must stay free on the disk of the data
-// directory however small it is.
+// plenty is enough to be left of any disk: a share of a large one, of which somebody uses the most for other things,
+// would be more than a node ever needs.
+const plenty = 20 << 30
+
+// Defaults are the kubelet's hard thresholds, in the order in which shortages are dealt with, except that 20 GiB are
+// enough of any disk. Of process ids, of which it watches none by default, a twentieth must be left. Floor is what must
+// stay free on the disk of the data directory however small it is.
 func Defaults(floor int64) []Threshold {
 	return []Threshold{
 		{Signal: Memory, Bytes: 100 << 20},
-		{Signal: NodeDisk, Percent: 10, Bytes: floor},
+		{Signal: NodeDisk, Percent: 10, Bytes: floor, Most: plenty},
 		{Signal: NodeInodes, Percent: 5},
-		{Signal: ImageDisk, Percent: 15},
+		{Signal: ImageDisk, Percent: 15, Most: plenty},
 		{Signal: ImageInodes, Percent: 5},
 		{Signal: PIDs, Percent: 5},
 	}
 }
 
 // limit is the level below which the node is short.
-func (t Threshold) limit(l stats.Level) int64 { return max(t.Bytes, l.Capacity*t.Percent/100) }
+func (t Threshold) limit(l stats.Level) int64 {
+	share := l.Capacity * t.Percent / 100
+	if t.Most > 0 {
+		share = min(share, t.Most)
+	}
+	return max(t.Bytes, share)
+}
 
 // short reports whether a level is below the threshold. Of what has no capacity (inodes made as needed) nothing is.
 func (t Threshold) short(l stats.Level) bool { return l.Capacity > 0 && l.Available < t.limit(l) }
 
 // why says what is short, the same as long as it is.
 func (t Threshold) why(l stats.Level) string {
-	if t.Percent > 0 && l.Capacity*t.Percent/100 >= t.Bytes {
+	if t.Percent > 0 && t.limit(l) == l.Capacity*t.Percent/100 {
 		return fmt.Sprintf("%s is below %d%%", t.Signal, t.Percent)
 	}
-	return fmt.Sprintf("%s is below %s", t.Signal, amount(t.Bytes))
+	return fmt.Sprintf("%s is below %s", t.Signal, amount(t.limit(l)))
 }
 
 // left says how much there is: "48Mi of 2Gi left".

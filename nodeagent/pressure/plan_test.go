@@ -20,8 +20,8 @@ const (
 	gi = int64(1) << 30
 )
 
-// plenty is a node that is short of nothing, with changes.
-func plenty(change map[Signal]stats.Level) Levels {
+// rich is a node that is short of nothing, with changes.
+func rich(change map[Signal]stats.Level) Levels {
 	l := map[Signal]stats.Level{
 		Memory: {Available: gi, Capacity: 4 * gi}, NodeDisk: {Available: 50 * gi, Capacity: 100 * gi}, NodeInodes: {Available: 5000, Capacity: 10000},
 		ImageDisk: {Available: 50 * gi, Capacity: 100 * gi}, ImageInodes: {Available: 5000, Capacity: 10000}, PIDs: {Available: 30000, Capacity: 32768},
@@ -46,6 +46,8 @@ func TestDecide(t *testing.T) {
 		"memory":                     {levels: map[Signal]stats.Level{Memory: {Available: 100*mi - 1, Capacity: gi}}, short: []Signal{Memory}, want: Conditions{memory: "memory.available is below 100Mi"}},
 		"disk of the node":           {levels: map[Signal]stats.Level{NodeDisk: {Available: 9 * gi, Capacity: 100 * gi}}, short: []Signal{NodeDisk}, want: Conditions{disk: "nodefs.available is below 10%"}},
 		"a small disk's floor":       {levels: map[Signal]stats.Level{NodeDisk: {Available: 191 * mi, Capacity: gi}}, short: []Signal{NodeDisk}, want: Conditions{disk: "nodefs.available is below 192Mi"}},
+		"a large disk":               {levels: map[Signal]stats.Level{NodeDisk: {Available: 20 * gi, Capacity: 1000 * gi}}, want: Conditions{}},
+		"a large disk that is full":  {levels: map[Signal]stats.Level{NodeDisk: {Available: 19 * gi, Capacity: 1000 * gi}}, short: []Signal{NodeDisk}, want: Conditions{disk: "nodefs.available is below 20Gi"}},
 		"inodes":                     {levels: map[Signal]stats.Level{NodeInodes: {Available: 499, Capacity: 10000}}, short: []Signal{NodeInodes}, want: Conditions{disk: "nodefs.inodesFree is below 5%"}},
 		"disk of images":             {levels: map[Signal]stats.Level{ImageDisk: {Available: 14 * gi, Capacity: 100 * gi}}, short: []Signal{ImageDisk}, want: Conditions{disk: "imagefs.available is below 15%"}},
 		"inodes of images":           {levels: map[Signal]stats.Level{ImageInodes: {Available: 499, Capacity: 10000}}, short: []Signal{ImageInodes}, want: Conditions{disk: "imagefs.inodesFree is below 5%"}},
@@ -60,7 +62,7 @@ func TestDecide(t *testing.T) {
 		"a cause of long ago not":    {levels: map[Signal]stats.Level{ImageDisk: {Capacity: gi}}, marks: map[corev1.NodeConditionType]mark{disk: {now.Add(-time.Hour), "before", true}}, short: []Signal{ImageDisk}, want: Conditions{disk: "imagefs.available is below 15%"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := decide(observed{now: now, levels: plenty(tt.levels), thresholds: Defaults(192 * mi), marks: tt.marks, hold: hold, calm: 20 * time.Second})
+			d := decide(observed{now: now, levels: rich(tt.levels), thresholds: Defaults(192 * mi), marks: tt.marks, hold: hold, calm: 20 * time.Second})
 			var short []Signal
 			for _, s := range d.short {
 				short = append(short, s.Signal)
@@ -77,11 +79,11 @@ func TestDecide(t *testing.T) {
 
 func TestConditionHoldsFromWhenItWasLastSeen(t *testing.T) {
 	o := observed{now: now, thresholds: Defaults(0), hold: 5 * time.Minute}
-	short := plenty(map[Signal]stats.Level{Memory: {Capacity: gi}})
+	short := rich(map[Signal]stats.Level{Memory: {Capacity: gi}})
 	var flips []time.Duration
 	last := false
 	for at := time.Duration(0); at < 20*time.Minute; at += 10 * time.Second {
-		o.now, o.levels = now.Add(at), plenty(nil)
+		o.now, o.levels = now.Add(at), rich(nil)
 		if at < time.Minute || at >= 4*time.Minute && at < 6*time.Minute {
 			o.levels = short
 		}

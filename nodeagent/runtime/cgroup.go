@@ -105,6 +105,20 @@ func leaveCgroups() {
 	}
 }
 
+// scoreLast makes the kernel end a process after all containers, as the kubelet's own.
+const scoreLast = -999
+
+// Protect makes the kernel end containers before this process when memory runs out, where it may.
+func Protect() error {
+	if !mayLowerOOMScore() {
+		return nil
+	}
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(strconv.Itoa(scoreLast)), 0o644); err != nil {
+		return fmt.Errorf("be ended last when memory runs out: %w", err)
+	}
+	return nil
+}
+
 // mayLowerOOMScore tells whether this process has CAP_SYS_RESOURCE; some virtual machines withhold it.
 func mayLowerOOMScore() bool {
 	data, err := os.ReadFile("/proc/self/status")

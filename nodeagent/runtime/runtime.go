@@ -145,7 +145,7 @@ func (r *Runtime) prepare() error {
 	}
 	score := 0
 	if mayLowerOOMScore() {
-		score = -999
+		score = scoreLast
 	}
 	if err := os.WriteFile(r.paths.config, []byte(renderConfig(r.paths, score)), 0o600); err != nil {
 		return fmt.Errorf("write containerd configuration: %w", err)
