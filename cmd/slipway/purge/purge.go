@@ -32,7 +32,7 @@ var parts = []struct {
 	what     string
 	patterns []string
 }{
-	{"the store: every object and its history", []string{"etcd", "etcd.*"}},
+	{"the store: every object and its history", []string{"etcd", "etcd.*", "store-made"}},
 	{"snapshots of the store", []string{"snapshots"}},
 	{"the repository that was followed", []string{"git"}},
 	{"volumes of Pods", []string{"pods"}},
