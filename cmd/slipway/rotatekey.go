@@ -15,7 +15,6 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/api"
 	"github.com/slipway-dev/slipway/apiserver/store"
 	"github.com/slipway-dev/slipway/apiserver/store/kv"
-	"github.com/slipway-dev/slipway/apiserver/store/kv/etcd"
 	"github.com/slipway-dev/slipway/apiserver/store/kv/seal"
 )
 
@@ -99,9 +98,9 @@ func rotated(ctx context.Context, dataDir, path string) (seal.Progress, error) {
 	}
 	defer data.close()
 	log := slog.New(slog.DiscardHandler)
-	backend, err := etcd.Open(ctx, etcd.Config{Dir: data.etcd(), Log: log})
+	backend, err := openStore(ctx, data, log)
 	if err != nil {
-		return seal.Progress{}, fmt.Errorf("open store: %w", err)
+		return seal.Progress{}, err
 	}
 	defer backend.Close()
 	sealed, err := openSealed(ctx, backend, data, log)
