@@ -74,6 +74,7 @@ func TestMachine(t *testing.T) {
 	m.Step("the clock is set a year on and back", func(t *testing.T) { clock(t, m) })
 	m.Step("the same Pods come back after a reboot", func(t *testing.T) { reboot(t, m) })
 	m.Step("power cuts lose nothing that was acknowledged", func(t *testing.T) { powerCuts(t, m) })
+	m.Step("down ends the service for good, and purge leaves nothing", func(t *testing.T) { purged(t, m) })
 }
 
 // allReady waits until the three Pods are, and returns them.

@@ -71,7 +71,7 @@ func powerCuts(t *testing.T, m *Machine) {
 		m.Start()
 		m.backAgain(before)
 		m.compare(t, &written)
-		t.Logf("cut %d: %d writes acknowledged so far, all there", cut+1, len(written.revisions))
+		t.Logf("cut %d: %d writes acknowledged so far", cut+1, len(written.revisions))
 	}
 }
 

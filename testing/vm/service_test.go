@@ -76,3 +76,18 @@ func upgrade(t *testing.T, m *Machine) {
 	})
 	limits(t, m) // systemd has been over the control groups, too
 }
+
+// purged takes down what systemd would start again after a crash.
+func purged(t *testing.T, m *Machine) {
+	t.Log(m.Run("slipway", "down", "--purge", "--yes"))
+	if state, err := m.TryRun("systemctl", "is-active", "slipway"); err == nil || strings.TrimSpace(state) != "inactive" {
+		t.Errorf("the service is %s after slipway down", strings.TrimSpace(state))
+	}
+	left := m.Run("sh", "-c", "ls -d "+dataDir+" /run/slipway* /sys/fs/cgroup/slipway* /var/log/pods/* 2>/dev/null; pidof slipway containerd; grep slipway /proc/mounts; true")
+	if left != "" {
+		t.Errorf("left behind:\n%s", left)
+	}
+	if kept := m.Run("ls", "/srv/keep"); strings.TrimSpace(kept) != "n" {
+		t.Errorf("the hostPath volume holds %q, want what the Pod put there", kept)
+	}
+}
