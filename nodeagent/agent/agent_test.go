@@ -239,6 +239,23 @@ func TestTerminationDoesNotWaitForEver(t *testing.T) {
 	}
 }
 
+// TestContainerEndsOnAFullDisk: what cannot be noted is no reason to ask again and again, and never to kill.
+func TestContainerEndsOnAFullDisk(t *testing.T) {
+	r, e, _ := modelRig(t)
+	e.stubborn = true
+	r.begin()
+	r.create(bound("web", func(s *corev1.PodSpec) { one := int64(1); s.TerminationGracePeriodSeconds = &one }))
+	p := r.until("ready", "web", isReady)
+	if err := os.WriteFile(filepath.Join(r.config.DataDir, "pods", string(p.UID), "asked"), nil, 0o600); err != nil { // no folder can be made
+		t.Fatal(err)
+	}
+	r.delete("web")
+	r.until("deleted", "web", nil)
+	if diff := cmp.Diff([]string{"0", "9"}, e.signals); diff != "" {
+		t.Errorf("signals (-want +got):\n%s", diff)
+	}
+}
+
 // TestAgentThatStartsAgainAsksNobodyTwice: a program may take a second signal as an order to drop what it is finishing.
 // The proxy is waited for again, whatever is left in memory of the Pod's address, and the grace goes on from the signal.
 func TestAgentThatStartsAgainAsksNobodyTwice(t *testing.T) {

@@ -36,7 +36,7 @@ func (w *worker) drain(ctx context.Context, pod *corev1.Pod) func() {
 func (w *worker) partingWords(ctx context.Context, pod *corev1.Pod) {
 	left := lifecycle.Grace(pod)
 	if pod.DeletionTimestamp != nil {
-		left = time.Until(pod.DeletionTimestamp.Time)
+		left = min(left, time.Until(pod.DeletionTimestamp.Time)) // the clock may have been set
 	}
 	w.inNetwork(ctx, pod, left, sockets.Sent)
 }

@@ -38,7 +38,9 @@ func (w *worker) stop(ctx context.Context, pod *corev1.Pod, ip string, action li
 		err = nil
 	}
 	if err == nil {
-		err = w.noteAsked(action.ID)
+		if err := w.noteAsked(action.ID); err != nil {
+			w.a.log.Warn("stop container", "namespace", pod.Namespace, "pod", pod.Name, "err", err)
+		}
 	}
 	if err != nil && ctx.Err() == nil {
 		w.a.log.Warn("stop container", "namespace", pod.Namespace, "pod", pod.Name, "container", action.Container, "err", err)
@@ -52,14 +54,16 @@ func (w *worker) stop(ctx context.Context, pod *corev1.Pod, ip string, action li
 }
 
 // askedDir holds an empty file per container that was asked to end. Programs may take a second signal as an order to
-// drop what they are finishing, so an agent that starts again does not repeat it.
+// drop what they are finishing, so an agent that starts again does not repeat it. Where it cannot be written, on a full
+// disk, the container ends all the same.
 func (w *worker) askedDir() string { return filepath.Join(w.podDir(), "asked") }
 
 func (w *worker) noteAsked(id string) error {
-	if err := os.MkdirAll(w.askedDir(), 0o700); err != nil {
-		return fmt.Errorf("note that container %s was asked to end: %w", id, err)
+	err := os.MkdirAll(w.askedDir(), 0o700)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(w.askedDir(), id), nil, 0o600)
 	}
-	if err := os.WriteFile(filepath.Join(w.askedDir(), id), nil, 0o600); err != nil {
+	if err != nil {
 		return fmt.Errorf("note that container %s was asked to end: %w", id, err)
 	}
 	return nil
