@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -59,14 +60,24 @@ func (r *Runtime) killShims() {
 // shims finds shims by their program and by the socket in their arguments.
 func (r *Runtime) shims() []int { return processes(shimName, r.paths.socket) }
 
-// unrecorded finds a containerd of this runtime by its arguments.
-func (r *Runtime) unrecorded() record {
+// endStrays ends every containerd on this configuration but the recorded one: its starter died before it could write
+// the record. Two would wait for each other's databases.
+func (r *Runtime) endStrays(ctx context.Context, recorded int) error {
 	for _, pid := range processes(containerdName, r.paths.config) {
-		if start, err := startTime(pid); err == nil {
-			return record{PID: pid, Start: start, Boot: bootID()}
+		start, err := startTime(pid)
+		if err != nil || pid == recorded {
+			continue
+		}
+		proc, err := openProcess(record{PID: pid, Start: start, Boot: bootID()})
+		if err != nil {
+			continue // it has ended
+		}
+		r.cfg.Log.Info("a containerd nobody knows of runs: ending it", "pid", pid)
+		if err := proc.stop(ctx); err != nil {
+			return err
 		}
 	}
-	return record{}
+	return nil
 }
 
 // processes finds processes by the name of their program and one of their arguments.

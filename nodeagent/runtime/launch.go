@@ -69,10 +69,13 @@ func (r *Runtime) build() (string, error) {
 func (r *Runtime) adopt(ctx context.Context, build string) (*process, error) {
 	rec, err := readRecord(r.paths.record)
 	if err != nil {
-		rec = r.unrecorded() // its starter died before it could write
+		rec = record{}
 	}
-	proc, err := openProcess(rec)
-	if err != nil {
+	proc, gone := openProcess(rec)
+	if err := r.endStrays(ctx, rec.PID); err != nil {
+		return nil, err
+	}
+	if gone != nil {
 		return nil, nil
 	}
 	if rec.Build != build {

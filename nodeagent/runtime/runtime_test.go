@@ -87,6 +87,26 @@ func TestRuntimeIsFoundAgainWithoutItsRecord(t *testing.T) {
 	}
 }
 
+// TestRuntimeEndsAStray has a record that names a containerd of before, as when a starter is killed between starting
+// the next one and writing it down.
+func TestRuntimeEndsAStray(t *testing.T) {
+	dir := t.TempDir()
+	first := start(t, dir)
+	pid := first.PID()
+	first.Close()
+	dead := exec.Command("true")
+	if err := dead.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeRecord(first.paths.record, record{PID: dead.Process.Pid, Start: 1, Boot: bootID(), Build: "before"}); err != nil {
+		t.Fatal(err)
+	}
+	second := start(t, dir)
+	if err := unix.Kill(pid, 0); err == nil {
+		t.Errorf("process %d still runs beside %d", pid, second.PID())
+	}
+}
+
 func TestRuntimeRestartsContainerd(t *testing.T) {
 	r := start(t, t.TempDir())
 	pid := r.PID()
