@@ -8,7 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // files are the files of one attempt, oldest first: rotated ones, then the one being written. Symbolic links that
@@ -43,30 +45,68 @@ func (f *files) dir() string {
 	return filepath.Join(f.root.Name(), filepath.Dir(f.path))
 }
 
-// open opens all files, oldest first. None is no error.
-func (f *files) open() ([]*os.File, error) {
+// place is where a file stands in the order of an attempt's files. The shim names a rotated file
+// "0.log.20060102-150405" or, where that would not come after the one before, "0.log.20060102-150405-001", so that
+// names tell the order whatever the clock did.
+type place struct {
+	stamp string
+	n     int
+}
+
+const stampLayout = "20060102-150405"
+
+func parsePlace(suffix string) (place, bool) {
+	if len(suffix) < len(stampLayout) {
+		return place{}, false
+	}
+	stamp, rest := suffix[:len(stampLayout)], suffix[len(stampLayout):]
+	if _, err := time.Parse(stampLayout, stamp); err != nil {
+		return place{}, false
+	}
+	if rest == "" {
+		return place{stamp: stamp}, true
+	}
+	n, err := strconv.Atoi(strings.TrimPrefix(rest, "-"))
+	return place{stamp, n}, err == nil && n > 0 && rest[0] == '-'
+}
+
+func (p place) compare(other place) int {
+	return cmp.Or(strings.Compare(p.stamp, other.stamp), cmp.Compare(p.n, other.n))
+}
+
+// entry is a file as it was listed.
+type entry struct {
+	name  string
+	info  fs.FileInfo
+	place place // of the file being written: that of the newest rotated one
+	live  bool
+}
+
+// list lists the files, oldest first. None is no error; what has another name is not a log of the shim.
+func (f *files) list() ([]entry, error) {
 	if f.root == nil {
 		return nil, nil
 	}
-	names, err := fs.ReadDir(f.root.FS(), filepath.Dir(f.path))
+	dir, base := filepath.Split(f.path)
+	names, err := fs.ReadDir(f.root.FS(), filepath.Clean(dir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", f.path, err)
 	}
-	type entry struct {
-		info fs.FileInfo
-		live bool
-	}
 	var found []entry
-	base := filepath.Base(f.path)
 	for _, n := range names {
-		if n.Name() != base && !strings.HasPrefix(n.Name(), base+".") {
+		e := entry{name: dir + n.Name(), live: n.Name() == base}
+		suffix, rotated := strings.CutPrefix(n.Name(), base+".")
+		if rotated {
+			e.place, rotated = parsePlace(suffix)
+		}
+		if !rotated && !e.live {
 			continue
 		}
-		if info, err := n.Info(); err == nil && info.Mode().IsRegular() {
-			found = append(found, entry{info, n.Name() == base})
+		if e.info, err = n.Info(); err == nil && e.info.Mode().IsRegular() {
+			found = append(found, e)
 		}
 	}
 	slices.SortFunc(found, func(a, b entry) int {
@@ -76,54 +116,75 @@ func (f *files) open() ([]*os.File, error) {
 			}
 			return 1
 		}
-		return cmp.Or(a.info.ModTime().Compare(b.info.ModTime()), cmp.Compare(a.info.Name(), b.info.Name()))
+		return a.place.compare(b.place)
 	})
-	var out []*os.File
-	for _, e := range found {
-		file, err := f.root.Open(filepath.Join(filepath.Dir(f.path), e.info.Name()))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // rotated away this moment
+	if last := len(found) - 1; last > 0 && found[last].live {
+		found[last].place = found[last-1].place
+	}
+	return found, nil
+}
+
+// file is one open log file.
+type file struct {
+	*os.File
+	entry entry
+}
+
+// tries is how often files are listed anew because they were rotated meanwhile.
+const tries = 100
+
+// after opens the files that follow current, all when it is nil. A file that is renamed while its folder is listed may
+// be missing in the list, or another be behind its name when it is opened: what was opened counts when the list is the
+// same afterwards.
+func (f *files) after(current *file) ([]*file, error) {
+	all, err := f.list()
+	for range tries {
+		wanted := newer(all, current)
+		if err != nil || len(wanted) == 0 {
+			return nil, err
 		}
+		opened, openErr := f.open(wanted)
+		before := all
+		all, err = f.list()
+		if err == nil && slices.EqualFunc(before, all, entry.same) {
+			return opened, openErr
+		}
+		closeAll(opened)
+	}
+	return nil, fmt.Errorf("open %s: it is rotated faster than it can be read", f.path)
+}
+
+func (e entry) same(other entry) bool { return e.name == other.name && os.SameFile(e.info, other.info) }
+
+// newer returns the entries that follow current. Current may have been renamed since, or removed.
+func newer(all []entry, current *file) []entry {
+	if current == nil {
+		return all
+	}
+	if i := slices.IndexFunc(all, func(e entry) bool { return os.SameFile(e.info, current.entry.info) }); i >= 0 {
+		return all[i+1:]
+	}
+	i := slices.IndexFunc(all, func(e entry) bool { return e.live || e.place.compare(current.entry.place) > 0 })
+	if i < 0 {
+		return nil
+	}
+	return all[i:]
+}
+
+func (f *files) open(entries []entry) ([]*file, error) {
+	var out []*file
+	for _, e := range entries {
+		opened, err := f.root.Open(e.name)
 		if err != nil {
 			closeAll(out)
-			return nil, fmt.Errorf("open %s: %w", e.info.Name(), err)
+			return nil, fmt.Errorf("open %s: %w", e.name, err)
 		}
-		out = append(out, file)
+		out = append(out, &file{opened, e})
 	}
-	return dedupe(out), nil
+	return out, nil
 }
 
-// dedupe drops a file that was opened twice because it was renamed between listing and opening.
-func dedupe(in []*os.File) []*os.File {
-	var out []*os.File
-	for _, file := range in {
-		if i := slices.IndexFunc(out, func(o *os.File) bool { return same(o, file) }); i >= 0 {
-			_ = file.Close()
-			continue
-		}
-		out = append(out, file)
-	}
-	return out
-}
-
-// after opens the files that follow current. When current was removed all are newer.
-func (f *files) after(current *os.File) ([]*os.File, error) {
-	all, err := f.open()
-	if err != nil {
-		return nil, err
-	}
-	i := slices.IndexFunc(all, func(o *os.File) bool { return same(o, current) })
-	closeAll(all[:i+1])
-	return all[i+1:], nil
-}
-
-func same(a, b *os.File) bool {
-	x, errX := a.Stat()
-	y, errY := b.Stat()
-	return errX == nil && errY == nil && os.SameFile(x, y)
-}
-
-func closeAll(list []*os.File) {
+func closeAll(list []*file) {
 	for _, f := range list {
 		_ = f.Close()
 	}

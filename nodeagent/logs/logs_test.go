@@ -2,10 +2,14 @@ package logs
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -63,12 +67,14 @@ func TestLogs(t *testing.T) {
 	old := time.Now().Add(-time.Hour)
 	for i, name := range []string{"1.log.20300101-000000", "1.log.20300101-000001"} {
 		put(t, root, name, fmt.Sprintf("0%d stdout F rotated %d", i, i))
-		if err := os.Chtimes(filepath.Join(root, "shop_web_u1", "main", name), old, old.Add(time.Duration(i)*time.Second)); err != nil {
+		// The clock was set back meanwhile: names tell the order, not times.
+		if err := os.Chtimes(filepath.Join(root, "shop_web_u1", "main", name), old, old.Add(-time.Duration(i)*time.Second)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	put(t, root, "1.log", "10 stdout F one", "11 stdout P par", "12 stderr F err", "13 stdout F tial", "14 stdout F ", "15 stdout F last")
 	put(t, root, "0.log", "01 stdout F before")
+	put(t, root, "1.log.1", "00 stdout F of somebody else")
 	n := func(i int64) *int64 { return &i }
 	stderr := corev1.LogStreamStderr
 	all := "rotated 0\nrotated 1\none\nerr\npartial\n\nlast\n"
@@ -146,6 +152,40 @@ func TestLogsOfACrashLoopAreThoseOfTheLastAttempt(t *testing.T) {
 	}
 }
 
+// rotator writes numbered lines as the shim does, beginning a new file again and again and keeping five.
+type rotator struct {
+	path  string
+	every int
+	names []string
+}
+
+func (r *rotator) write(lines int) error {
+	f, err := os.OpenFile(r.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { f.Close() }()
+	for i := range lines {
+		if i%r.every == r.every-1 {
+			f.Close()
+			r.names = append(r.names, fmt.Sprintf("%s.20300101-000000-%03d", r.path, len(r.names)+1))
+			if err := os.Rename(r.path, r.names[len(r.names)-1]); err != nil {
+				return err
+			}
+			if f, err = os.OpenFile(r.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
+				return err
+			}
+			if n := len(r.names) - 5; n >= 0 {
+				_ = os.Remove(r.names[n])
+			}
+		}
+		if _, err := fmt.Fprintf(f, "%s01Z stdout F %d\n", day, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func TestFollowSeesEveryLineThroughRotation(t *testing.T) {
 	root := t.TempDir()
 	put(t, root, "0.log")
@@ -157,24 +197,11 @@ func TestFollowSeesEveryLineThroughRotation(t *testing.T) {
 	}
 	defer log.Close()
 	const lines = 5000
+	written := make(chan error, 1)
 	go func() {
 		defer alive.Store(false)
-		path := filepath.Join(root, "shop_web_u1", "main", "0.log")
-		f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
-		if err != nil {
-			return
-		}
-		for i := range lines {
-			if i%700 == 699 {
-				_ = f.Close()
-				_ = os.Rename(path, fmt.Sprintf("%s.20300101-00%04d", path, i))
-				if f, err = os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
-					return
-				}
-			}
-			fmt.Fprintf(f, "%s01Z stdout F %d\n", day, i)
-		}
-		_ = f.Close()
+		r := rotator{path: filepath.Join(root, "shop_web_u1", "main", "0.log"), every: 1100}
+		written <- r.write(lines)
 	}()
 	scanner := bufio.NewScanner(log)
 	want := 0
@@ -183,8 +210,144 @@ func TestFollowSeesEveryLineThroughRotation(t *testing.T) {
 			t.Fatalf("line %q, want %d", scanner.Text(), want)
 		}
 	}
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
 	if want != lines {
 		t.Errorf("%d lines, want %d; %v", want, lines, scanner.Err())
+	}
+}
+
+// A file may be rotated between being listed and being opened, and the oldest removed: what is read has no gap.
+func TestReadingWhileRotatedHasNoGap(t *testing.T) {
+	root := t.TempDir()
+	put(t, root, "0.log")
+	done := make(chan error, 1)
+	go func() {
+		r := rotator{path: filepath.Join(root, "shop_web_u1", "main", "0.log"), every: 20}
+		done <- r.write(60_000)
+	}()
+	reader := New(root, func(string) bool { return true })
+	for reads := 0; ; reads++ {
+		select {
+		case err := <-done:
+			if err != nil || reads == 0 {
+				t.Errorf("%d readings: %v", reads, err)
+			}
+			return
+		default:
+		}
+		log, err := reader.Logs(t.Context(), pod(running("main", 0)), &corev1.PodLogOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(log)
+		if err != nil {
+			continue // rotated a hundred times meanwhile, which it says
+		}
+		numbers := strings.Fields(string(text))
+		for i := 1; i < len(numbers); i++ {
+			a, _ := strconv.Atoi(numbers[i-1])
+			if b, err := strconv.Atoi(numbers[i]); err != nil || b != a+1 {
+				t.Fatalf("after %d readings %s follows %s", reads, numbers[i], numbers[i-1])
+			}
+		}
+	}
+}
+
+// What others do to a file neither repeats lines nor ends the reading.
+func TestFollowThroughWhatOthersDo(t *testing.T) {
+	cases := map[string]func(path string) error{
+		"removed": os.Remove,
+		"renamed": func(path string) error { return os.Rename(path, path+".1") },
+		"emptied": func(path string) error { return os.Truncate(path, 0) },
+	}
+	for name, do := range cases {
+		t.Run(name, func(t *testing.T) {
+			root := t.TempDir()
+			put(t, root, "0.log.20300101-000000", "00 stdout F rotated")
+			put(t, root, "0.log", "01 stdout F one", "02 stdout F two")
+			log, err := New(root, func(string) bool { return true }).Logs(t.Context(), pod(running("main", 0)), &corev1.PodLogOptions{Follow: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer log.Close()
+			lines := bufio.NewScanner(log)
+			next := func(want string) {
+				t.Helper()
+				if !lines.Scan() || lines.Text() != want {
+					t.Fatalf("line %q, want %q (%v)", lines.Text(), want, lines.Err())
+				}
+			}
+			next("rotated")
+			next("one")
+			next("two")
+			path := filepath.Join(root, "shop_web_u1", "main", "0.log")
+			if err := do(path); err != nil {
+				t.Fatal(err)
+			}
+			f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			if _, err := fmt.Fprintf(f, "%s03Z stdout F three\n", day); err != nil {
+				t.Fatal(err)
+			}
+			next("three")
+		})
+	}
+}
+
+// A reader that does not follow gets what was there, however much is added while it reads.
+func TestReadingEndsWhileTheContainerWrites(t *testing.T) {
+	root := t.TempDir()
+	put(t, root, "0.log", slices.Repeat([]string{"01 stdout F there"}, 100_000)...)
+	log, err := New(root, func(string) bool { return true }).Logs(t.Context(), pod(running("main", 0)), &corev1.PodLogOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(log, make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(filepath.Join(root, "shop_web_u1", "main", "0.log"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := fmt.Fprintf(f, "%s03Z stdout F later\n", day); err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(log)
+	if err != nil || len(text) != 100_000*len("there\n")-10 || strings.Contains(string(text), "later") {
+		t.Errorf("read %d bytes, %v", len(text), err)
+	}
+}
+
+// The end of a long file is found from its end, and is the same as when the whole file is read.
+func TestTailOfALongFile(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	var text bytes.Buffer
+	for text.Len() < 3<<20 {
+		fmt.Fprintf(&text, "%s00Z %s %s %s\n", day, []string{"stdout", "stderr"}[random.IntN(2)], []string{"P", "F", "F"}[random.IntN(3)], strings.Repeat("x", random.IntN(200)))
+	}
+	f := bytes.NewReader(text.Bytes())
+	all, _, err := scan(f, 0, f.Size(), -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int64{1, 2, 10, 1000, all - 1, all} {
+		_, want, err := scan(f, 0, f.Size(), all-n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		offset, found, err := tailStart(f, f.Size(), n)
+		if offset != want || found != n || err != nil {
+			t.Errorf("the last %d of %d lines: %d lines from %d, %v; want %d", n, all, found, offset, err, want)
+		}
+	}
+	if offset, found, _ := tailStart(f, f.Size(), all+1); offset != 0 || found != all {
+		t.Errorf("more lines than there are: %d from %d", found, offset)
 	}
 }
 

@@ -1,7 +1,9 @@
 package logs
 
 import (
+	"bufio"
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"time"
@@ -17,7 +19,7 @@ const longest = 256 << 10
 
 // printer writes log lines as asked for: joined, filtered, cut.
 type printer struct {
-	w          io.Writer
+	w          *bufio.Writer
 	timestamps bool
 	since      time.Time
 	stream     string // empty: both
@@ -26,7 +28,7 @@ type printer struct {
 }
 
 func newPrinter(w io.Writer, opts *corev1.PodLogOptions, now time.Time) *printer {
-	p := &printer{w: w, timestamps: opts.Timestamps, left: -1, open: map[string]*bytes.Buffer{}}
+	p := &printer{w: bufio.NewWriterSize(w, 32<<10), timestamps: opts.Timestamps, left: -1, open: map[string]*bytes.Buffer{}}
 	switch {
 	case opts.SinceTime != nil:
 		p.since = opts.SinceTime.Time
@@ -85,8 +87,11 @@ func partial(raw []byte) (stream string, more bool) {
 	return string(head), len(rest) > 0 && rest[0] == 'P'
 }
 
-// flush prints lines that never ended.
-func (p *printer) flush() error {
+// flush hands on what was printed.
+func (p *printer) flush() error { return p.w.Flush() }
+
+// finish prints lines that never ended, and hands everything on.
+func (p *printer) finish() error {
 	for _, stream := range []string{"stdout", "stderr"} {
 		if b := p.open[stream]; b != nil && b.Len() > 0 {
 			if err := p.write(b.Bytes()); err != nil {
@@ -94,7 +99,7 @@ func (p *printer) flush() error {
 			}
 		}
 	}
-	return nil
+	return p.flush()
 }
 
 func (p *printer) write(b []byte) error {
@@ -106,7 +111,7 @@ func (p *printer) write(b []byte) error {
 		return err
 	}
 	if full {
-		return errFull
+		return cmp.Or(p.flush(), errFull)
 	}
 	if p.left >= 0 {
 		p.left -= int64(len(b))

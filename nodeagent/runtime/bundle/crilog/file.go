@@ -1,17 +1,22 @@
 // Package crilog writes a container's output to a log file in the CRI format and rotates it.
 //
 // A File never makes the container wait for a full disk: lines that cannot be written are dropped and counted, and a
-// marker says so when writing works again. It must not know containerd or containers.
+// marker says so when writing works again. What others do to the file is noticed before each write: one that was
+// removed or renamed is begun anew, with its folder, one that was emptied goes on. It must not know containerd or
+// containers.
 package crilog
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Limits bound what one container's log may hold on disk.
@@ -23,7 +28,8 @@ type Limits struct {
 // DefaultLimits are the kubelet's: 10 MiB in each of 5 files.
 var DefaultLimits = Limits{Bytes: 10 << 20, Files: 5}
 
-// retryEvery is how long a file that could not be opened is left alone.
+// retryEvery is how long an open or a rotation that failed is left alone, and how often a loss that could not be told
+// of is tried to be told.
 const retryEvery = time.Second
 
 // File is a log file shared by a container's streams. Its methods may be called concurrently.
@@ -32,12 +38,21 @@ type File struct {
 	limits Limits
 	now    func() time.Time
 
-	mu      sync.Mutex
-	file    *os.File
-	size    int64
-	dropped int       // lines lost since the last successful write
-	cause   error     // why
-	retry   time.Time // not before this is a failed open tried again
+	mu     sync.Mutex
+	file   *os.File
+	inode  unix.Stat_t // of file: device and number count
+	size   int64
+	lost   loss
+	retry  time.Time // not before this is what failed tried again
+	sealed bool
+}
+
+// loss is what could not be written since the last successful write.
+type loss struct {
+	lines int
+	since time.Time
+	cause error
+	timer *time.Timer
 }
 
 // Open returns a File that appends to path. A path that cannot be opened now is tried again while lines are written.
@@ -53,30 +68,66 @@ func Open(path string, limits Limits) *File {
 func (f *File) Write(lines []byte, count int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.file == nil && !f.open() {
-		f.dropped += count
+	if !f.ready(len(lines)) || !f.tell() {
+		f.lose(count)
 		return
 	}
-	if f.size > 0 && f.size+int64(len(lines)) > f.limits.Bytes {
-		f.rotate()
-	}
-	if f.dropped > 0 {
-		marker := fmt.Sprintf("slipway: %d log lines lost: %v", f.dropped, f.cause)
-		if !f.append(appendLine(nil, f.now(), Stderr, true, []byte(marker))) {
-			f.dropped += count
-			return
-		}
-		f.dropped = 0
-	}
-	if !f.append(lines) {
-		f.dropped += count
+	if kept := f.append(lines); kept < len(lines) {
+		f.lose(bytes.Count(lines[kept:], []byte{'\n'}))
 	}
 }
 
-// Close closes the file; later writes open it again.
+// Close tells of a loss, when that is possible, and closes the file.
 func (f *File) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.lost.lines > 0 && f.ready(0) {
+		f.tell()
+	}
+	f.sealed = true
+	if f.lost.timer != nil {
+		f.lost.timer.Stop()
+	}
+	return f.shut()
+}
+
+// Seal says that nobody waits for this log any more: what is removed from now on is not made anew.
+func (f *File) Seal() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.sealed = true
+}
+
+// ready makes sure that the file at the path is open and has room for n bytes.
+func (f *File) ready(n int) bool {
+	f.look()
+	if f.file == nil && !f.open() {
+		return false
+	}
+	if f.size > 0 && f.size+int64(n) > f.limits.Bytes {
+		f.rotate()
+	}
+	return f.file != nil
+}
+
+// look notices what others did to the file.
+func (f *File) look() {
+	if f.file == nil {
+		return
+	}
+	var now unix.Stat_t
+	err := unix.Lstat(f.path, &now)
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), err == nil && (now.Dev != f.inode.Dev || now.Ino != f.inode.Ino):
+		if !f.sealed {
+			f.shut()
+		}
+	case err == nil:
+		f.size = now.Size
+	}
+}
+
+func (f *File) shut() error {
 	if f.file == nil {
 		return nil
 	}
@@ -87,93 +138,83 @@ func (f *File) Close() error {
 
 func (f *File) open() bool {
 	now := f.now()
-	if now.Before(f.retry) {
+	if f.sealed || now.Before(f.retry) {
 		return false
 	}
-	file, err := os.OpenFile(f.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
+	file, err := create(f.path)
 	if err != nil {
-		f.cause, f.retry = err, now.Add(retryEvery)
+		f.lost.cause, f.retry = err, now.Add(retryEvery)
 		return false
 	}
-	f.file, f.size = file, 0
-	if info, err := file.Stat(); err == nil {
-		f.size = info.Size()
+	if err := unix.Fstat(int(file.Fd()), &f.inode); err != nil || f.inode.Mode&unix.S_IFMT != unix.S_IFREG {
+		file.Close()
+		f.lost.cause, f.retry = fmt.Errorf("%s is not a regular file", f.path), now.Add(retryEvery)
+		return false
 	}
+	f.file, f.size = file, f.inode.Size
 	return true
 }
 
-// append writes all of data or nothing of it.
-func (f *File) append(data []byte) bool {
-	if f.file == nil {
-		return false
+// create opens a log file, and makes its folder when that was removed. It follows no link and waits for no pipe.
+func create(path string) (*os.File, error) {
+	const flags = os.O_CREATE | os.O_WRONLY | os.O_APPEND | unix.O_NOFOLLOW | unix.O_NONBLOCK
+	file, err := os.OpenFile(path, flags, 0o640)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return file, err
 	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	return os.OpenFile(path, flags, 0o640)
+}
+
+// append writes data, and returns how much of it: all, or the whole lines there was room for.
+func (f *File) append(data []byte) int {
 	n, err := f.file.Write(data)
 	if err != nil {
-		f.cause = err
-		if n > 0 && f.file.Truncate(f.size) != nil {
-			f.size += int64(n)
+		f.lost.cause = err
+		whole := bytes.LastIndexByte(data[:n], '\n') + 1
+		if whole == n || f.file.Truncate(f.size+int64(whole)) == nil {
+			n = whole
 		}
-		return false
 	}
 	f.size += int64(n)
+	return n
+}
+
+// lose counts lines that were dropped, and sees to it that this is told even if nothing is written any more.
+func (f *File) lose(lines int) {
+	if f.lost.lines == 0 {
+		f.lost.since = f.now()
+	}
+	f.lost.lines += lines
+	if f.lost.timer == nil && !f.sealed {
+		f.lost.timer = time.AfterFunc(retryEvery, f.retell)
+	}
+}
+
+// tell writes a line about what was lost. It returns whether nothing remains to be told.
+func (f *File) tell() bool {
+	if f.lost.lines == 0 {
+		return true
+	}
+	now := f.now()
+	text := fmt.Sprintf("slipway: %d log lines lost since %s: %v", f.lost.lines, f.lost.since.UTC().Format(time.RFC3339), f.lost.cause)
+	line := appendLine(nil, (&clock{}).at(now), Stderr, true, []byte(text))
+	if f.append(line) < len(line) {
+		return false
+	}
+	f.lost.lines = 0
 	return true
 }
 
-// rotate moves the file aside and begins a new one. When that is impossible the old one goes on: a log too long is
-// better than none.
-func (f *File) rotate() {
-	rotated := f.path + "." + f.now().UTC().Format("20060102-150405")
-	for n := 1; exists(rotated); n++ {
-		rotated = f.path + "." + f.now().UTC().Format("20060102-150405") + "-" + strconv.Itoa(n)
-	}
-	if os.Rename(f.path, rotated) != nil {
+// retell is the timer of a loss.
+func (f *File) retell() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.lost.timer = nil
+	if f.sealed || f.lost.lines == 0 || f.ready(0) && f.tell() {
 		return
 	}
-	old := f.file
-	f.file = nil
-	if !f.open() {
-		if os.Rename(rotated, f.path) == nil {
-			f.file = old
-			return
-		}
-	}
-	old.Close()
-	f.prune()
-}
-
-func (f *File) prune() {
-	rotated, err := filepath.Glob(globEscape(f.path) + ".[0-9]*")
-	if err != nil {
-		return
-	}
-	slices.SortFunc(rotated, func(a, b string) int { return modTime(a).Compare(modTime(b)) })
-	for len(rotated) > max(f.limits.Files-1, 0) {
-		os.Remove(rotated[0])
-		rotated = rotated[1:]
-	}
-}
-
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
-}
-
-func modTime(path string) time.Time {
-	info, err := os.Lstat(path)
-	if err != nil {
-		return time.Time{}
-	}
-	return info.ModTime()
-}
-
-// globEscape makes path match only itself.
-func globEscape(path string) string {
-	var out []byte
-	for _, c := range []byte(path) {
-		if c == '*' || c == '?' || c == '[' || c == '\\' {
-			out = append(out, '\\')
-		}
-		out = append(out, c)
-	}
-	return string(out)
+	f.lost.timer = time.AfterFunc(retryEvery, f.retell)
 }

@@ -56,6 +56,7 @@ func parseTarget(address string) (t target, ok bool, err error) {
 type output struct {
 	holders []*os.File // keep the pipes open until the container's writers are there
 	pipes   []string
+	file    *crilog.File
 	done    chan struct{}
 }
 
@@ -83,26 +84,38 @@ func openOutput(dir string, t target, streams ...crilog.Stream) (_ *output, err 
 			return nil, err
 		}
 		o.holders = append(o.holders, holder)
+		widen(holder)
 		reader, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 		if err != nil {
 			return nil, err
 		}
 		readers = append(readers, reader)
 	}
-	file := crilog.Open(t.path, t.limits)
+	o.file = crilog.Open(t.path, t.limits)
 	var wg sync.WaitGroup
 	for i, reader := range readers {
 		wg.Go(func() {
-			crilog.Copy(file, streams[i], reader)
+			crilog.Copy(o.file, streams[i], reader)
 			reader.Close()
 		})
 	}
 	go func() {
 		wg.Wait()
-		file.Close()
+		o.file.Close()
 		close(o.done)
 	}()
 	return o, nil
+}
+
+// widen makes a pipe hold more than the usual 64 KiB, as far as the system lets it: that much a container may write
+// ahead before it waits for this shim, which on a busy machine may wait for a processor itself. Only what is in the
+// pipe takes memory.
+func widen(pipe *os.File) {
+	for _, size := range []int{1 << 20, 256 << 10} {
+		if _, err := unix.FcntlInt(pipe.Fd(), unix.F_SETPIPE_SZ, size); err == nil {
+			return
+		}
+	}
 }
 
 func (o *output) release() {

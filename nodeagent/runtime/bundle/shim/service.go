@@ -155,6 +155,7 @@ func (s *Service) Delete(ctx context.Context, r *taskapi.DeleteRequest) (*taskap
 	s.mu.Unlock()
 	if out != nil {
 		out.drained(drainBeforeDelete)
+		out.file.Seal()
 	}
 	return resp, nil
 }
