@@ -98,8 +98,12 @@ func (n *node) openEngine(ctx context.Context, m *machine) (err error) {
 	if err != nil {
 		return err
 	}
+	limits, err := m.logs.limits()
+	if err != nil {
+		return err
+	}
 	n.engine, err = containerd.New(ctx, containerd.Config{Address: n.runtime.Address(), Shim: n.runtime.Shim(), Runc: n.runtime.Runc(),
-		StateDir: filepath.Join(m.data.path, "engine"), RunDir: filepath.Join(m.data.run(), "engine"), Registries: registries, Log: m.log})
+		StateDir: filepath.Join(m.data.path, "engine"), RunDir: filepath.Join(m.data.run(), "engine"), Registries: registries, LogLimits: limits, Log: m.log})
 	if err != nil {
 		return fmt.Errorf("open container engine: %w", err)
 	}

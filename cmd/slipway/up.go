@@ -35,6 +35,7 @@ type options struct {
 	replaceSource bool
 	runtimeDir    string
 	verbose       bool
+	logs          logOptions
 }
 
 func upCommand() *cobra.Command {
@@ -73,6 +74,7 @@ change means and how it goes. Ctrl-C ends it; containers go on running, and the 
 	f.BoolVar(&o.replaceSource, "replace-source", false, "follow a source other than the one this data directory knows; what the old one made is pruned")
 	f.StringVar(&o.runtimeDir, "runtime-dir", "", "folder with containerd, runc and the shim (default: runtime, beside this binary)")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "print the log too, not only write it to the data directory")
+	o.logs.flags(f)
 	return cmd
 }
 
@@ -130,6 +132,9 @@ func up(ctx context.Context, o options, out io.Writer) error {
 	}
 	if _, err := o.openSource(slog.New(slog.DiscardHandler)); err != nil {
 		return err // before anything is made
+	}
+	if _, err := o.logs.limits(); err != nil {
+		return err
 	}
 	if err := o.preflight(); err != nil {
 		return err
