@@ -146,7 +146,7 @@ func status(cmd *cobra.Command, dataDir string) error {
 	table := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
 	for i := range deployments.Items {
 		d := &deployments.Items[i]
-		h := health.Of(d, nil)
+		h := health.Of(d, nil, time.Now())
 		fmt.Fprintf(table, "%s/%s\t%d/%d ready\t%s\t%s\n", d.Namespace, d.Name, h.Ready, h.Wanted, h.Status, h.Message)
 	}
 	return failed(table.Flush())

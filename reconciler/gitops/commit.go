@@ -36,6 +36,7 @@ type commit struct {
 	attempts map[plan.Ref]attempt
 	errors   int           // turns that failed in a row
 	look     time.Duration // how long it took to see how everything is
+	proof    time.Duration // after it a Pod that crashed may count as well again; zero: none is to be waited for
 
 	shown     string // the plan as the observer last saw it
 	announced bool   // the observer was told of an end since this process started

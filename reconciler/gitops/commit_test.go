@@ -91,3 +91,22 @@ func TestDriftIsAnsweredLaterEachTime(t *testing.T) {
 		t.Error("after a quiet hour the object is not put back at once")
 	}
 }
+
+// After a commit succeeded nothing is told of its workloads but that one is stuck, once, and that it is well again.
+func TestACrashLoopAfterSuccessIsToldOnce(t *testing.T) {
+	web := deploymentRef("web")
+	var told []string
+	e := &Engine{config: Config{Observe: func(p Progress) { told = append(told, string(p.Health.Status)+" "+p.Health.Cause) }}}
+	c := newCommit(&plan.Tree{Wants: []plan.Want{{Ref: web}}})
+	c.status.Phase = slipwayv1.RolloutSucceeded
+	current := health.Health{Status: health.Current, Ready: 1, Wanted: 1}
+	crashed := health.Health{Status: health.InProgress, Wanted: 1, Cause: "exit 1", Weight: 1}
+	stuck := health.Health{Status: health.InProgress, Wanted: 1, Cause: "crash loop", Weight: 9, Stuck: true}
+	for _, h := range []health.Health{current, crashed, current, crashed, stuck, stuck, current, crashed, current} {
+		c.health[web] = h
+		e.tellWorkloads(c)
+	}
+	if d := cmp.Diff([]string{"InProgress crash loop", "Current "}, told); d != "" {
+		t.Errorf("told (-want +got):\n%s", d)
+	}
+}

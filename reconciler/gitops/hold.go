@@ -31,6 +31,9 @@ func (e *Engine) hold(ctx context.Context, c *commit) {
 			if later := c.ripe(time.Now()); later > 0 || len(c.scope) > 0 {
 				wait = max(later, time.Millisecond)
 			}
+			if c.proof > 0 && (wait == 0 || c.proof < wait) {
+				wait = c.proof
+			}
 		}
 		if !e.wait(ctx, c, wait, max(breath, 10*c.look)) {
 			return

@@ -3,6 +3,7 @@ package gitops
 import (
 	"context"
 	"fmt"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -43,15 +44,17 @@ func (e *Engine) assess(ctx context.Context, c *commit) error {
 		}
 	}
 	var pods *health.Pods
-	before := c.health
+	before, now := c.health, time.Now()
+	c.proof = 0
 	c.health = map[plan.Ref]health.Health{}
 	for i := range c.tree.Wants {
 		ref := c.tree.Wants[i].Ref
 		if !assessed[ref.Row()] || c.refused[ref] != "" || c.failed[ref].line != "" || c.waiting[ref] {
 			continue
 		}
-		h := health.Of(live[ref], nil)
-		if h.Status != health.Current && h.Status != health.NotFound && (ref.Row() == api.Deployments || ref.Row() == api.ReplicaSets) {
+		h := health.Of(live[ref], nil, now)
+		// Pods tell why a workload is not current yet, and whether one that just became so is to be believed.
+		if (h.Status != health.Current || before[ref].Status != health.Current) && h.Status != health.NotFound && (ref.Row() == api.Deployments || ref.Row() == api.ReplicaSets) {
 			if pods == nil {
 				all, err := e.pods(ctx)
 				if err != nil {
@@ -59,7 +62,12 @@ func (e *Engine) assess(ctx context.Context, c *commit) error {
 				}
 				pods = &all
 			}
-			h = health.Of(live[ref], pods.Of(live[ref]))
+			of := pods.Of(live[ref])
+			h = health.Of(live[ref], of, now)
+			c.prove(of, now)
+		}
+		if p, ok := live[ref].(*corev1.Pod); ok {
+			c.prove([]*corev1.Pod{p}, now)
 		}
 		c.health[ref] = h.Steady(before[ref])
 	}
@@ -81,11 +89,20 @@ func (e *Engine) assessLeaving(ctx context.Context, c *commit) error {
 		case err != nil:
 			return fmt.Errorf("get %s: %w", ref, err)
 		default:
-			c.health[ref] = health.Of(obj, nil)
+			c.health[ref] = health.Of(obj, nil, time.Now())
 			e.tellWorkload(c, ref, c.health[ref])
 		}
 	}
 	return nil
+}
+
+// prove notes when to look again at Pods that crashed: nothing tells that they went on running.
+func (c *commit) prove(pods []*corev1.Pod, now time.Time) {
+	for _, p := range pods {
+		if left := health.Proof(p, now); left > 0 && (c.proof == 0 || left < c.proof) {
+			c.proof = left
+		}
+	}
 }
 
 func (e *Engine) tellWorkload(c *commit, ref plan.Ref, h health.Health) {
@@ -95,7 +112,8 @@ func (e *Engine) tellWorkload(c *commit, ref plan.Ref, h health.Health) {
 	}
 }
 
-// tellWorkloads tells of every workload that came further, until the commit has ended.
+// tellWorkloads tells of every workload that came further, until the commit has ended. Later it tells only of what is
+// stuck, and when it is well again.
 func (e *Engine) tellWorkloads(c *commit) {
 	for i := range c.tree.Wants {
 		ref := c.tree.Wants[i].Ref
@@ -104,7 +122,8 @@ func (e *Engine) tellWorkloads(c *commit) {
 			continue
 		}
 		_, known := c.told[ref]
-		if ref.Row() == api.Services || !known && h.Status == health.Current || final(c.status.Phase) && c.status.Phase != slipwayv1.RolloutFailed {
+		over := final(c.status.Phase) && c.status.Phase != slipwayv1.RolloutFailed && !h.Stuck && !c.told[ref].Stuck
+		if ref.Row() == api.Services || !known && h.Status == health.Current || over {
 			c.told[ref] = h
 			continue
 		}

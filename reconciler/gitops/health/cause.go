@@ -3,6 +3,7 @@ package health
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -22,9 +23,9 @@ const restartsUntilStuck = 3
 
 // First returns the worst cause among pods, the first by name among equals, and its weight: zero when nothing is
 // wrong yet.
-func First(pods []*corev1.Pod) (name, cause string, weight int) {
+func First(pods []*corev1.Pod, now time.Time) (name, cause string, weight int) {
 	for _, p := range pods {
-		text, w := weigh(p)
+		text, w := weigh(p, now)
 		if w > weight || w == weight && w > none && p.Name < name {
 			name, cause, weight = p.Name, text, w
 		}
@@ -32,8 +33,8 @@ func First(pods []*corev1.Pod) (name, cause string, weight int) {
 	return name, cause, weight
 }
 
-func weigh(p *corev1.Pod) (string, int) {
-	if p.DeletionTimestamp != nil || podReady(p) || p.Status.Phase == corev1.PodSucceeded {
+func weigh(p *corev1.Pod, now time.Time) (string, int) {
+	if p.DeletionTimestamp != nil || podReady(p) && Proof(p, now) == 0 || p.Status.Phase == corev1.PodSucceeded {
 		return "", none
 	}
 	if p.Spec.NodeName == "" {
@@ -42,7 +43,7 @@ func weigh(p *corev1.Pod) (string, int) {
 	text, weight := "", none
 	containers := append(append([]corev1.ContainerStatus(nil), p.Status.InitContainerStatuses...), p.Status.ContainerStatuses...)
 	for i := range containers {
-		if t, w := container(&containers[i]); w > weight {
+		if t, w := container(&containers[i], now); w > weight {
 			text, weight = fmt.Sprintf("container %s: %s", containers[i].Name, t), w
 		}
 	}
@@ -62,7 +63,7 @@ func unscheduled(p *corev1.Pod) (string, int) {
 }
 
 // container explains one container that is waiting or has ended badly.
-func container(c *corev1.ContainerStatus) (string, int) {
+func container(c *corev1.ContainerStatus, now time.Time) (string, int) {
 	if w := c.State.Waiting; w != nil {
 		switch w.Reason {
 		case "CrashLoopBackOff":
@@ -85,7 +86,7 @@ func container(c *corev1.ContainerStatus) (string, int) {
 	if t := c.State.Terminated; t != nil && t.ExitCode != 0 {
 		return exit(t, ""), restarting
 	}
-	if t := c.LastTerminationState.Terminated; t != nil && !c.Ready && t.ExitCode != 0 {
+	if t := c.LastTerminationState.Terminated; t != nil && (!c.Ready && t.ExitCode != 0 || proof(c, now) > 0) {
 		return fmt.Sprintf("restarted after %s", exit(t, "")), pending
 	}
 	return "", none

@@ -6,6 +6,7 @@ package health
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -42,8 +43,8 @@ type Health struct {
 }
 
 // Of returns the health of obj. Nil is NotFound. For Deployments and ReplicaSets, pods are the Pods that belong to
-// the newest state of obj; they only serve to find a cause.
-func Of(obj api.Object, pods []*corev1.Pod) Health {
+// the newest state of obj: they serve to find a cause, and those that crashed just now do not count as ready.
+func Of(obj api.Object, pods []*corev1.Pod, now time.Time) Health {
 	if obj == nil {
 		return Health{Status: NotFound, Message: "not found"}
 	}
@@ -52,11 +53,11 @@ func Of(obj api.Object, pods []*corev1.Pod) Health {
 	}
 	switch o := obj.(type) {
 	case *appsv1.Deployment:
-		return withCause(deployment(o), pods)
+		return withPods(deployment(o), pods, now)
 	case *appsv1.ReplicaSet:
-		return withCause(replicaSet(o), pods)
+		return withPods(replicaSet(o), pods, now)
 	case *corev1.Pod:
-		return pod(o)
+		return pod(o, now)
 	case *corev1.Service:
 		return service(o)
 	case *corev1.Namespace:
@@ -156,15 +157,15 @@ func service(s *corev1.Service) Health {
 }
 
 // pod follows kstatus: Ready or succeeded is Current, everything else is on its way unless its cause says it is not.
-func pod(p *corev1.Pod) Health {
+func pod(p *corev1.Pod, now time.Time) Health {
 	h := Health{Status: InProgress, Wanted: 1}
-	cause, weight := weigh(p)
+	cause, weight := weigh(p, now)
 	switch {
 	case p.Status.Phase == corev1.PodSucceeded:
 		return Health{Status: Current}
 	case p.Status.Phase == corev1.PodFailed:
 		h.Status, weight = Failed, stuck
-	case podReady(p):
+	case podReady(p) && Proof(p, now) == 0:
 		return Health{Status: Current, Wanted: 1, Ready: 1}
 	}
 	h.Cause, h.Weight, h.Stuck = cause, weight, weight == stuck
@@ -198,17 +199,30 @@ func (h Health) Steady(before Health) Health {
 			h.Message = before.Cause
 		}
 		h.Cause, h.Pod, h.Weight = before.Cause, before.Pod, before.Weight
+		if before.Weight == stuck && before.Stuck {
+			h.Stuck = true
+			if before.Status == Failed {
+				h.Status = Failed
+			}
+		}
 	}
 	return h
 }
 
-// withCause adds the first real cause among pods to a workload that is not current. A workload whose Pods are
-// stuck stays InProgress, as kstatus has it; Stuck tells that waiting will not help.
-func withCause(h Health, pods []*corev1.Pod) Health {
+// withPods takes the Pods of a workload that crashed just now off those that are ready, and adds the first real cause
+// to a workload that is not current. A workload whose Pods are stuck stays InProgress, as kstatus has it; Stuck tells
+// that waiting will not help.
+func withPods(h Health, pods []*corev1.Pod, now time.Time) Health {
+	if n := unproven(pods, now); n > 0 {
+		h.Ready = max(h.Ready-n, 0)
+		if h.Status == Current {
+			h.Status, h.Message = InProgress, fmt.Sprintf("%d of %d ready", h.Ready, h.Wanted)
+		}
+	}
 	if h.Status == Current {
 		return h
 	}
-	if name, cause, weight := First(pods); cause != "" {
+	if name, cause, weight := First(pods, now); cause != "" {
 		h.Pod, h.Cause, h.Weight = name, fmt.Sprintf("Pod %s: %s", name, cause), weight
 		h.Stuck = h.Stuck || weight == stuck
 	}

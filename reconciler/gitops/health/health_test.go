@@ -2,6 +2,7 @@ package health
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
@@ -51,6 +52,8 @@ func ready(p *corev1.Pod) *corev1.Pod {
 	return p
 }
 
+var now = time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
+
 func TestOf(t *testing.T) {
 	seen := func(replicas, updated, available int32) appsv1.DeploymentStatus {
 		return appsv1.DeploymentStatus{ObservedGeneration: 2, Replicas: replicas, UpdatedReplicas: updated, AvailableReplicas: available}
@@ -91,7 +94,7 @@ func TestOf(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if d := cmp.Diff(tt.want, Of(tt.obj, tt.pods)); d != "" {
+			if d := cmp.Diff(tt.want, Of(tt.obj, tt.pods, now)); d != "" {
 				t.Errorf("health (-want +got):\n%s", d)
 			}
 		})
@@ -102,7 +105,7 @@ func TestOf(t *testing.T) {
 func TestFirstDoesNotDependOnOrder(t *testing.T) {
 	a, b := running("a", backOff("ImagePullBackOff", "no")), running("b", backOff("ImagePullBackOff", "nor this"))
 	for _, pods := range [][]*corev1.Pod{{a, b}, {b, a}} {
-		if name, _, _ := First(pods); name != "a" {
+		if name, _, _ := First(pods, now); name != "a" {
 			t.Errorf("first = %s, want a", name)
 		}
 	}
@@ -117,7 +120,7 @@ func TestSteadyKeepsTheCause(t *testing.T) {
 	var before Health
 	var causes []string
 	for _, c := range []corev1.ContainerStatus{ended, crashed(1, end), again, ended, crashed(2, end), again, crashed(3, end)} {
-		before = Of(d, []*corev1.Pod{running("web-a", c)}).Steady(before)
+		before = Of(d, []*corev1.Pod{running("web-a", c)}, now).Steady(before)
 		if len(causes) == 0 || causes[len(causes)-1] != before.Cause {
 			causes = append(causes, before.Cause)
 		}
@@ -127,8 +130,103 @@ func TestSteadyKeepsTheCause(t *testing.T) {
 		t.Errorf("stuck %t, causes (-want +got):\n%s", before.Stuck, d)
 	}
 	d.Status.AvailableReplicas = 3
-	if h := Of(d, nil).Steady(before); h.Cause != "" {
+	if h := Of(d, nil, now).Steady(before); h.Cause != "" {
 		t.Errorf("current, with cause %q", h.Cause)
+	}
+}
+
+// attempt is a container that has run from began to the present, after an attempt that lived as long as said.
+func attempt(restarts int32, lived time.Duration, began time.Time) corev1.ContainerStatus {
+	last := corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error", StartedAt: metav1.NewTime(began.Add(-lived - time.Second)), FinishedAt: metav1.NewTime(began.Add(-time.Second))}
+	return corev1.ContainerStatus{Name: "app", Ready: true, RestartCount: restarts, LastTerminationState: corev1.ContainerState{Terminated: &last},
+		State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(began)}}}
+}
+
+func TestProof(t *testing.T) {
+	ago := func(d time.Duration) time.Time { return now.Add(-d) }
+	first := attempt(0, 0, ago(0))
+	first.LastTerminationState.Terminated = nil
+	for name, tt := range map[string]struct {
+		status corev1.ContainerStatus
+		want   time.Duration
+	}{
+		"never crashed":                      {first, 0},
+		"crashed at once":                    {attempt(1, 0, ago(0)), 5 * time.Second},
+		"runs twice as long as the last did": {attempt(1, 20*time.Second, ago(40*time.Second)), 0},
+		"not yet":                            {attempt(1, 20*time.Second, ago(30*time.Second)), 10 * time.Second},
+		"at most five minutes":               {attempt(1, 9*time.Minute, ago(time.Minute)), 4 * time.Minute},
+		"had run for long":                   {attempt(1, time.Hour, ago(0)), 0},
+		"the clock was set back":             {attempt(1, 0, now.AddDate(1, 0, 0)), 0},
+	} {
+		if got := Proof(ready(running("p", tt.status)), now); got != tt.want {
+			t.Errorf("%s: %s, want %s", name, got, tt.want)
+		}
+	}
+	if got := Proof(running("p", attempt(1, 0, now)), now); got != 0 {
+		t.Errorf("a Pod that is not ready anyway: %s", got)
+	}
+}
+
+// A crash loop without a readiness probe is ready after every restart, and reads as one state until it stays up.
+func TestCrashLoopIsOneState(t *testing.T) {
+	type shown struct {
+		Status Status
+		Ready  int32
+		Stuck  bool
+		Cause  string
+	}
+	looping := corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error", Message: "no database"}
+	for kind, of := range map[string]func(p *corev1.Pod, now time.Time) Health{
+		"Pod": func(p *corev1.Pod, now time.Time) Health { return Of(p, nil, now) },
+		"Deployment": func(p *corev1.Pod, now time.Time) Health {
+			d := deploy(appsv1.DeploymentStatus{ObservedGeneration: 2, Replicas: 1, UpdatedReplicas: 1}, func(d *appsv1.Deployment) { *d.Spec.Replicas = 1 })
+			if podReady(p) {
+				d.Status.AvailableReplicas = 1
+			}
+			return Of(d, []*corev1.Pod{p}, now)
+		},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			var before Health
+			var got []shown
+			look := func(p *corev1.Pod, at time.Time) {
+				h := of(p, at).Steady(before)
+				before = h
+				if s := (shown{h.Status, h.Ready, h.Stuck, h.Cause}); len(got) == 0 || got[len(got)-1] != s {
+					got = append(got, s)
+				}
+			}
+			at := now
+			for restarts := range int32(8) {
+				if restarts > 0 {
+					at = at.Add(10 * time.Second)
+					up := attempt(restarts, 2*time.Second, at)
+					up.LastTerminationState.Terminated.Message = looping.Message
+					look(ready(running("web-a", up)), at)
+					look(ready(running("web-a", up)), at.Add(2*time.Second))
+				}
+				ended := corev1.ContainerStatus{Name: "app", RestartCount: restarts, State: corev1.ContainerState{Terminated: &looping}}
+				look(running("web-a", ended), at)
+				look(running("web-a", crashed(restarts, looping)), at)
+			}
+			up := attempt(8, 2*time.Second, at)
+			look(ready(running("web-a", up)), at.Add(4*time.Second))
+			look(ready(running("web-a", up)), at.Add(5*time.Second))
+
+			name, failed := "", Failed
+			if kind == "Deployment" {
+				name, failed = "Pod web-a: ", InProgress
+			}
+			want := []shown{
+				{InProgress, 0, false, name + "container app: exit 1: no database"},
+				{InProgress, 0, false, name + "container app: CrashLoopBackOff: exit 1: no database"},
+				{failed, 0, true, name + "container app: CrashLoopBackOff: exit 1: no database"},
+				{Current, 1, false, ""},
+			}
+			if d := cmp.Diff(want, got); d != "" {
+				t.Errorf("states (-want +got):\n%s", d)
+			}
+		})
 	}
 }
 
