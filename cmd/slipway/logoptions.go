@@ -22,7 +22,11 @@ func (o *logOptions) flags(f *pflag.FlagSet) {
 // leastLog is the smallest size of a log file: the shim writes lines in pieces of up to 80 KiB.
 const leastLog = 128 << 10
 
+// limits reads the options. Commands that make no containers have none: those of the shim count.
 func (o logOptions) limits() (containerd.LogLimits, error) {
+	if o == (logOptions{}) {
+		return containerd.LogLimits{}, nil
+	}
 	size, err := resource.ParseQuantity(o.size)
 	if err != nil || size.Value() < leastLog {
 		return containerd.LogLimits{}, usage("--container-log-max-size: got %q, want a size of at least 128Ki, such as 10Mi", o.size)

@@ -156,7 +156,7 @@ func status(cmd *cobra.Command, dataDir string) error {
 func leaving(namespaces []corev1.Namespace) []string {
 	var lines []string
 	for i := range namespaces {
-		if h := health.Of(&namespaces[i], nil); h.Status != health.Current {
+		if h := health.Of(&namespaces[i], nil, time.Now()); h.Status != health.Current {
 			lines = append(lines, fmt.Sprintf("leaving  namespace %s %s", namespaces[i].Name, h.Message))
 		}
 	}

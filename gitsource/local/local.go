@@ -28,6 +28,7 @@ const (
 	patience     = 8                      // readings that are repeated only because an event came meanwhile
 	checkEvery   = 2 * time.Second        // whether the directory itself was exchanged
 	defaultEvery = time.Second            // polling
+	retryEvery   = 30 * time.Second       // watching, after a limit of the system was reached
 )
 
 // Options qualify a directory source.
@@ -35,6 +36,7 @@ type Options struct {
 	Log  *slog.Logger  // nil: silent
 	Poll time.Duration // how often to look where changes cannot be watched; 0: every second
 
+	retry      time.Duration      // tests: how often watching is tried again; 0: retryEvery
 	alwaysPoll bool               // tests: as if watching were impossible
 	addWatch   func(string) error // tests: overrules what watching a directory returned
 }
@@ -57,6 +59,9 @@ func New(dir string, opts Options) *Source {
 	}
 	if opts.Poll <= 0 {
 		opts.Poll = defaultEvery
+	}
+	if opts.retry <= 0 {
+		opts.retry = retryEvery
 	}
 	return &Source{dir: dir, opts: opts}
 }
@@ -82,8 +87,11 @@ func (s *Source) Run(ctx context.Context, emit func(gitsource.Update)) error {
 		}
 		update := gitsource.Update{Snapshot: snap, Err: err}
 		if note := w.note(); note != noted {
-			s.opts.Log.Info("directory is polled", "dir", s.dir, "reason", note)
 			update.Note, noted = note, note
+			if note == "" {
+				update.Note = "watching again: a save is seen at once"
+			}
+			s.opts.Log.Info("how the directory is followed changed", "dir", s.dir, "now", update.Note)
 		}
 		switch {
 		case err != nil && err.Error() != failure:

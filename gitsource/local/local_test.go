@@ -338,7 +338,7 @@ func TestPollingIsSaidOnce(t *testing.T) {
 }
 
 func TestWatchLimitMeansPolling(t *testing.T) {
-	for _, limit := range []error{syscall.ENOSPC, syscall.EMFILE} {
+	for limit, knob := range map[error]string{syscall.ENOSPC: "fs.inotify.max_user_watches", syscall.EMFILE: "fs.inotify.max_user_instances"} {
 		dir := t.TempDir()
 		write(t, dir, map[string]string{"a.yaml": "1"})
 		full := make(chan struct{}) // closed when the second directory finds no watch left
@@ -355,7 +355,7 @@ func TestWatchLimitMeansPolling(t *testing.T) {
 		write(t, dir, map[string]string{"sub/b.yaml": "2"})
 		u := w.next()
 		expect(t, u.Snapshot, map[string]string{"a.yaml": "1", "sub/b.yaml": "2"})
-		if !strings.HasPrefix(u.Note, "polling every 10ms: the system's inotify watches are used up") {
+		if !strings.HasPrefix(u.Note, "polling every 10ms: the limit "+knob+" = ") {
 			t.Errorf("%v: note %q", limit, u.Note)
 		}
 		<-full

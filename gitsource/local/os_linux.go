@@ -2,8 +2,11 @@ package local
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -36,7 +39,34 @@ func networkFilesystem(dir string) string {
 	return remote[uint32(stat.Type)]
 }
 
-// tooMany says whether the system's limit of watches is reached.
-func tooMany(err error) bool {
-	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EMFILE)
+// exhausted says which limit of the system an error of watching means, its present value and how it is raised; ""
+// when it means none.
+func exhausted(err error) string {
+	knob := ""
+	switch {
+	case errors.Is(err, unix.ENOSPC):
+		knob = "fs.inotify.max_user_watches"
+	case errors.Is(err, unix.EMFILE) && !descriptorLeft():
+		return "this process has no file descriptor left: raise its limit (ulimit -n, LimitNOFILE)"
+	case errors.Is(err, unix.EMFILE):
+		knob = "fs.inotify.max_user_instances"
+	default:
+		return ""
+	}
+	text, readErr := os.ReadFile("/proc/sys/" + strings.ReplaceAll(knob, ".", "/"))
+	present, numberErr := strconv.Atoi(strings.TrimSpace(string(text)))
+	if readErr != nil || numberErr != nil {
+		return fmt.Sprintf("the limit %s is reached: raise it", knob)
+	}
+	return fmt.Sprintf("the limit %s = %d is reached: raise it with `sysctl -w %s=%d`", knob, present, knob, 8*present)
+}
+
+// descriptorLeft says whether this process may open another file.
+func descriptorLeft() bool {
+	file, err := os.Open("/dev/null")
+	if err != nil {
+		return false
+	}
+	_ = file.Close() // nothing was written
+	return true
 }

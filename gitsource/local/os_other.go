@@ -13,4 +13,4 @@ func changeTime(fs.FileInfo) int64 { return 0 }
 
 func networkFilesystem(string) string { return "" }
 
-func tooMany(error) bool { return false }
+func exhausted(error) string { return "" }

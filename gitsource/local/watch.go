@@ -19,11 +19,13 @@ type watcher struct {
 	every  time.Duration      // polling
 	reason string             // why polling
 	root   os.FileInfo        // the directory as last seen
+	again  time.Time          // when watching is tried again; zero: it is not
+	retry  time.Duration      // from one try to the next
 	added  func(string) error // tests: overrules what watching a directory returned
 }
 
 func newWatcher(dir string, opts Options) *watcher {
-	w := &watcher{every: opts.Poll, added: opts.addWatch}
+	w := &watcher{every: opts.Poll, retry: opts.retry, added: opts.addWatch}
 	if opts.alwaysPoll {
 		w.reason = "watching is switched off"
 		return w
@@ -32,13 +34,19 @@ func newWatcher(dir string, opts Options) *watcher {
 		w.reason = fmt.Sprintf("changes on %s cannot be watched", name)
 		return w
 	}
+	w.open()
+	return w
+}
+
+// open begins to watch; the directories are added when they are read.
+func (w *watcher) open() {
+	w.again = time.Time{}
 	events, err := fsnotify.NewBufferedWatcher(4096)
 	if err != nil {
 		w.poll(err)
-		return w
+		return
 	}
-	w.events = events
-	return w
+	w.events, w.reason = events, ""
 }
 
 // note says why the directory is polled, or "".
@@ -49,11 +57,12 @@ func (w *watcher) note() string {
 	return fmt.Sprintf("polling every %s: %s", w.every, w.reason)
 }
 
-// poll gives up watching.
+// poll gives up watching: for a while, where a limit of the system is reached.
 func (w *watcher) poll(err error) {
 	w.reason = "watching is not possible: " + err.Error()
-	if tooMany(err) {
-		w.reason = "the system's inotify watches are used up (raise fs.inotify.max_user_watches or max_user_instances)"
+	if limit := exhausted(err); limit != "" {
+		w.reason = limit
+		w.again = time.Now().Add(w.retry)
 	}
 	w.close()
 }
@@ -104,6 +113,10 @@ func (w *watcher) wait(ctx context.Context, dir string, missing bool) error {
 			w.settle(ctx)
 			return ctx.Err()
 		case <-ticker.C:
+			if w.events == nil && !w.again.IsZero() && !time.Now().Before(w.again) {
+				w.open() // the reading that follows adds the directories
+				return nil
+			}
 			if w.events == nil || w.exchanged(dir) {
 				return nil
 			}
