@@ -99,6 +99,9 @@ func openDataDir(path string) (*dataDir, error) {
 // leastSpace is what the store's log takes at its first start: two segments.
 const leastSpace = 128 << 20
 
+// leastInodes is how many files the store makes at its start, with something to spare.
+const leastInodes = 64
+
 // checkSpace says whether the directory's disk has room to start: the store cannot go on from a log half made.
 func (d *dataDir) checkSpace(least uint64) error {
 	var fs unix.Statfs_t
@@ -107,6 +110,9 @@ func (d *dataDir) checkSpace(least uint64) error {
 	}
 	if free := fs.Bavail * uint64(fs.Bsize); free < least {
 		return usage("the disk of the data directory %s has %d MB free, and at least %d are needed: make room, or choose another with --data-dir", d.path, free>>20, least>>20)
+	}
+	if fs.Files > 0 && fs.Ffree < leastInodes { // zero: a filesystem that does not count them
+		return usage("the disk of the data directory %s has %d inodes free, and at least %d are needed: remove files, or choose another with --data-dir", d.path, fs.Ffree, leastInodes)
 	}
 	return nil
 }
