@@ -33,6 +33,7 @@ type machine struct {
 
 // run builds the parts in dependency order, runs them until ctx ends, and ends them in the reverse order.
 func (m *machine) run(ctx context.Context) (err error) {
+	prepareThreads()
 	if err := m.data.checkSpace(leastSpace); err != nil {
 		return err
 	}
@@ -98,6 +99,7 @@ func (m *machine) work(ctx context.Context) error {
 	})
 	running.Go(func() error { return engine.Run(ctx, updates) })
 	running.Go(func() error { return m.follow(ctx, updates) })
+	running.Go(func() error { return m.watchLimits(ctx) })
 	m.account.Say("")
 	m.account.Say("following " + described(m.source.spec))
 	m.account.Say("kubectl --kubeconfig " + m.data.kubeconfig() + " get pods -A")

@@ -75,7 +75,7 @@ func (s *Server) listen(at netip.AddrPort) error {
 		return fmt.Errorf("answer DNS on %s: %w", at, err)
 	}
 	s.serve(&dns.Server{PacketConn: packets, Handler: s.handler("udp")})
-	s.serve(&dns.Server{Listener: streams, Handler: s.handler("tcp")})
+	s.serve(&dns.Server{Listener: patient{streams}, Handler: s.handler("tcp")})
 	return nil
 }
 

@@ -41,6 +41,7 @@ var rooms = map[string][]string{
 	"nodeagent/logs":           {"apiserver/api", "nodeagent/lifecycle"},
 	"nodeagent/catalog":        {"apiserver/api", "apiserver/store"},
 	"nodeagent/cgroup":         {},
+	"nodeagent/limits":         {},
 	"nodeagent/stats":          {"apiserver/api"},
 	"nodeagent/collect":        {"nodeagent/engine", "nodeagent/stats"},
 	"nodeagent/pressure":       {"apiserver/api", "nodeagent/stats"},

@@ -82,7 +82,13 @@ func TestLogsThroughOutages(t *testing.T) {
 	write(t, dir, "pods.yaml", pods)
 	args := []string{dir, "--images", testpodArchive(t), "--container-log-max-size", "1Mi", "--container-log-max-files", "1000"}
 	s := cluster.Up(t, args...)
-	s.WaitOutput("everything is current", 1)
+	s.WaitOutput("following ", 1)
+	s.Eventually("the writer to run", func() error {
+		if phase, err := s.TryKubectl("get", "pod", "writer", "-o", "jsonpath={.status.phase}"); err != nil || phase != "Running" {
+			return errorString(phase)
+		}
+		return nil
+	})
 	w := writerOf(t, s)
 	identity := w.identity()
 	w.await(perSecond)

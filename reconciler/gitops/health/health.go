@@ -195,8 +195,8 @@ func podReady(p *corev1.Pod) bool {
 // container that crashes in a loop has many states and one cause. Once current, what was before is forgotten.
 func (h Health) Steady(before Health) Health {
 	if h.Status != Current && before.Status != Current && before.Weight >= h.Weight && before.Cause != "" {
-		if h.Message == h.Cause && h.Cause != "" {
-			h.Message = before.Cause
+		if before.Message == before.Cause {
+			h.Message = before.Message
 		}
 		h.Cause, h.Pod, h.Weight = before.Cause, before.Pod, before.Weight
 		if before.Weight == stuck && before.Stuck {

@@ -1,6 +1,8 @@
 package health
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -170,63 +172,75 @@ func TestProof(t *testing.T) {
 // A crash loop without a readiness probe is ready after every restart, and reads as one state until it stays up.
 func TestCrashLoopIsOneState(t *testing.T) {
 	type shown struct {
-		Status Status
-		Ready  int32
-		Stuck  bool
-		Cause  string
+		Status  Status
+		Ready   int32
+		Stuck   bool
+		Cause   string
+		Message string
 	}
-	looping := corev1.ContainerStateTerminated{ExitCode: 1, Reason: "Error", Message: "no database"}
-	for kind, of := range map[string]func(p *corev1.Pod, now time.Time) Health{
-		"Pod": func(p *corev1.Pod, now time.Time) Health { return Of(p, nil, now) },
-		"Deployment": func(p *corev1.Pod, now time.Time) Health {
-			d := deploy(appsv1.DeploymentStatus{ObservedGeneration: 2, Replicas: 1, UpdatedReplicas: 1}, func(d *appsv1.Deployment) { *d.Spec.Replicas = 1 })
-			if podReady(p) {
-				d.Status.AvailableReplicas = 1
-			}
-			return Of(d, []*corev1.Pod{p}, now)
-		},
-	} {
-		t.Run(kind, func(t *testing.T) {
-			var before Health
-			var got []shown
-			look := func(p *corev1.Pod, at time.Time) {
-				h := of(p, at).Steady(before)
-				before = h
-				if s := (shown{h.Status, h.Ready, h.Stuck, h.Cause}); len(got) == 0 || got[len(got)-1] != s {
-					got = append(got, s)
+	for name, looping := range map[string]corev1.ContainerStateTerminated{"fails": {ExitCode: 1, Reason: "Error", Message: "no database"}, "ends": {Reason: "Completed", Message: "done"}} {
+		for kind, of := range map[string]func(p *corev1.Pod, now time.Time) Health{
+			"Pod": func(p *corev1.Pod, now time.Time) Health { return Of(p, nil, now) },
+			"Deployment": func(p *corev1.Pod, now time.Time) Health {
+				d := deploy(appsv1.DeploymentStatus{ObservedGeneration: 2, Replicas: 1, UpdatedReplicas: 1}, func(d *appsv1.Deployment) { *d.Spec.Replicas = 1 })
+				if podReady(p) {
+					d.Status.AvailableReplicas = 1
 				}
-			}
-			at := now
-			for restarts := range int32(8) {
-				if restarts > 0 {
-					at = at.Add(10 * time.Second)
-					up := attempt(restarts, 2*time.Second, at)
-					up.LastTerminationState.Terminated.Message = looping.Message
-					look(ready(running("web-a", up)), at)
-					look(ready(running("web-a", up)), at.Add(2*time.Second))
+				return Of(d, []*corev1.Pod{p}, now)
+			},
+		} {
+			t.Run(kind+" "+name, func(t *testing.T) {
+				var before Health
+				var got []shown
+				look := func(p *corev1.Pod, at time.Time) {
+					h := of(p, at).Steady(before)
+					before = h
+					if s := (shown{h.Status, h.Ready, h.Stuck, h.Cause, h.Message}); len(got) == 0 || got[len(got)-1] != s {
+						got = append(got, s)
+					}
 				}
-				ended := corev1.ContainerStatus{Name: "app", RestartCount: restarts, State: corev1.ContainerState{Terminated: &looping}}
-				look(running("web-a", ended), at)
-				look(running("web-a", crashed(restarts, looping)), at)
-			}
-			up := attempt(8, 2*time.Second, at)
-			look(ready(running("web-a", up)), at.Add(4*time.Second))
-			look(ready(running("web-a", up)), at.Add(5*time.Second))
+				at := now
+				for restarts := range int32(8) {
+					if restarts > 0 {
+						at = at.Add(10 * time.Second)
+						up := attempt(restarts, 2*time.Second, at)
+						up.LastTerminationState.Terminated.Message = looping.Message
+						up.LastTerminationState.Terminated.ExitCode = looping.ExitCode
+						look(ready(running("web-a", up)), at)
+						look(ready(running("web-a", up)), at.Add(2*time.Second))
+					}
+					ended := corev1.ContainerStatus{Name: "app", RestartCount: restarts, State: corev1.ContainerState{Terminated: &looping}}
+					look(running("web-a", ended), at)
+					look(running("web-a", crashed(restarts, looping)), at)
+				}
+				up := attempt(8, 2*time.Second, at)
+				look(ready(running("web-a", up)), at.Add(4*time.Second))
+				look(ready(running("web-a", up)), at.Add(5*time.Second))
 
-			name, failed := "", Failed
-			if kind == "Deployment" {
-				name, failed = "Pod web-a: ", InProgress
-			}
-			want := []shown{
-				{InProgress, 0, false, name + "container app: exit 1: no database"},
-				{InProgress, 0, false, name + "container app: CrashLoopBackOff: exit 1: no database"},
-				{failed, 0, true, name + "container app: CrashLoopBackOff: exit 1: no database"},
-				{Current, 1, false, ""},
-			}
-			if d := cmp.Diff(want, got); d != "" {
-				t.Errorf("states (-want +got):\n%s", d)
-			}
-		})
+				pod, failed := "", Failed
+				if kind == "Deployment" {
+					pod, failed = "Pod web-a: ", InProgress
+				}
+				end := fmt.Sprintf("exit %d: %s", looping.ExitCode, looping.Message)
+				want := []shown{
+					{InProgress, 0, false, pod + "container app: " + end, ""},
+					{InProgress, 0, false, pod + "container app: CrashLoopBackOff: " + end, ""},
+					{failed, 0, true, pod + "container app: CrashLoopBackOff: " + end, ""},
+					{Current, 1, false, "", ""},
+				}
+				for i := range want {
+					if want[i].Message = want[i].Cause; kind == "Deployment" && want[i].Status != Current {
+						want[i].Message = "0 of 1 ready"
+					}
+				}
+				if looping.ExitCode == 0 { // the first end is none to speak of
+					want[0].Cause, want[0].Message = "", strings.Replace(want[0].Message, want[0].Cause, "not ready", 1)
+				}
+				if d := cmp.Diff(want, got); d != "" {
+					t.Errorf("states (-want +got):\n%s", d)
+				}
+			})
+		}
 	}
 }
 
