@@ -53,3 +53,22 @@ func prepareThreads() {
 	close(release)
 	done.Wait()
 }
+
+// Bounds of what a container may have by itself: the share that systemd gives a service, so that one container, or a
+// few, cannot take the machine its last process; and more than any sound program has.
+const (
+	pidsShare = 15 // percent
+	mostPIDs  = 16384
+)
+
+// containerPIDs returns how many processes and threads a container may have; 0: any number.
+func containerPIDs(asked int64) int64 {
+	if asked != 0 {
+		return max(asked, 0)
+	}
+	machine, ok := limits.Machine()
+	if !ok {
+		return mostPIDs
+	}
+	return min(int64(machine.Limit)*pidsShare/100, mostPIDs)
+}

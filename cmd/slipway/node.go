@@ -103,7 +103,7 @@ func (n *node) openEngine(ctx context.Context, m *machine) (err error) {
 		return err
 	}
 	n.engine, err = containerd.New(ctx, containerd.Config{Address: n.runtime.Address(), Shim: n.runtime.Shim(), Runc: n.runtime.Runc(),
-		StateDir: filepath.Join(m.data.path, "engine"), RunDir: filepath.Join(m.data.run(), "engine"), Registries: registries, LogLimits: limits, Log: m.log})
+		StateDir: filepath.Join(m.data.path, "engine"), RunDir: filepath.Join(m.data.run(), "engine"), Registries: registries, LogLimits: limits, PIDs: containerPIDs(m.maxPIDs), Log: m.log})
 	if err != nil {
 		return fmt.Errorf("open container engine: %w", err)
 	}

@@ -36,6 +36,7 @@ type options struct {
 	runtimeDir    string
 	verbose       bool
 	logs          logOptions
+	maxPIDs       int64
 }
 
 func upCommand() *cobra.Command {
@@ -75,6 +76,7 @@ change means and how it goes. Ctrl-C ends it; containers go on running, and the 
 	f.StringVar(&o.runtimeDir, "runtime-dir", "", "folder with containerd, runc and the shim (default: runtime, beside this binary)")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "print the log too, not only write it to the data directory")
 	o.logs.flags(f)
+	f.Int64Var(&o.maxPIDs, "container-max-pids", 0, "how many processes and threads a container may have (0: 15 % of what the machine can have, at most 16384; -1: no limit)")
 	return cmd
 }
 

@@ -37,9 +37,11 @@ func Watch(ctx context.Context, dirs []string, tell func(Line)) error {
 
 // Look returns how much of each limit is used.
 func Look(dirs []string) []Usage {
-	usages := []Usage{descriptors(), tasks()}
-	if u, ok := service(); ok {
-		usages = append(usages, u)
+	usages := []Usage{descriptors()}
+	for _, count := range []func() (Usage, bool){Machine, service} {
+		if u, ok := count(); ok {
+			usages = append(usages, u)
+		}
 	}
 	seen := map[uint64]bool{}
 	for _, dir := range dirs {
@@ -68,27 +70,27 @@ func descriptors() Usage {
 	return u
 }
 
-// tasks counts processes and threads of the machine.
-func tasks() Usage {
+// Machine counts processes and threads of the machine. It returns false when that cannot be done.
+func Machine() (Usage, bool) {
 	u := Usage{Name: "processes and threads of this machine"}
 	text, err := os.ReadFile("/proc/loadavg") // "0.10 0.20 0.30 1/234 5678"
 	if err != nil {
-		return u
+		return u, false
 	}
 	fields := strings.Fields(string(text))
 	if len(fields) < 4 {
-		return u
+		return u, false
 	}
 	_, total, _ := strings.Cut(fields[3], "/")
 	if u.Used, err = strconv.ParseUint(total, 10, 64); err != nil {
-		return u
+		return u, false
 	}
 	for _, knob := range []string{"pid_max", "threads-max"} {
 		if limit := number("/proc/sys/kernel/" + knob); limit > 0 && (u.Limit == 0 || limit < u.Limit) {
 			u.Limit, u.Raise = limit, fmt.Sprintf("sysctl -w kernel.%s=%d, or find who makes so many", knob, 4*limit)
 		}
 	}
-	return u
+	return u, u.Limit > 0
 }
 
 // service counts processes and threads of the control group this process is in.

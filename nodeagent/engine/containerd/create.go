@@ -58,6 +58,7 @@ func (e *Engine) Create(ctx context.Context, c engine.Container) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
+	c.Resources.PIDs = cmp.Or(c.Resources.PIDs, e.cfg.PIDs)
 	spec, err := runspec.Build(c, info.Config, e.host)
 	if err != nil {
 		return fmt.Errorf("%s: %w", verb, err)

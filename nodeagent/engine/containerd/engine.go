@@ -42,6 +42,7 @@ type Config struct {
 	RunDir     string // for runc's state and pipes; need not be kept. Empty: a folder below /run/slipway
 	Registries []Registry
 	LogLimits  LogLimits
+	PIDs       int64 // processes and threads of a container that does not say how many it may have; 0: no limit
 	Log        *slog.Logger
 }
 

@@ -33,6 +33,7 @@ func commands() map[string]command {
 		"partial":  {"BYTES write that many bytes and no newline", partial},
 		"flood":    {"write lines as fast as possible", flood},
 		"steady":   {"[BYTES/S] [FILE] numbered lines of 100 bytes until FILE appears, never waiting; says whether it would have", steady},
+		"bomb":     {"start processes until one is refused, and keep them", bomb},
 		"memory":   {"MIB take and touch that much memory, then wait", memory},
 		"count":    {"FILE… print the number in each file (0: none), put the next one there for good, then wait", count},
 		"child":    {"COMMAND… run another command in a child process, say how it ended, then wait", child},

@@ -36,7 +36,11 @@ func steady(args []string) error {
 	if err := unix.SetNonblock(1, false); err != nil {
 		return err
 	}
-	fmt.Printf("wrote %d lines, found the pipe full %d times, longest write %s\n", s.written, s.full, s.longest.Round(time.Microsecond))
+	room, err := unix.FcntlInt(1, unix.F_GETPIPE_SZ, 0)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("wrote %d lines, found the pipe full %d times%s, longest write %s, the pipe holds %d bytes\n", s.written, s.full, s.where, s.longest.Round(time.Microsecond), room)
 	return nil
 }
 
@@ -45,6 +49,7 @@ type steadily struct {
 	rate    int
 	written int
 	full    int
+	where   string // line numbers at which the pipe was found full, some
 	longest time.Duration
 }
 
@@ -64,7 +69,9 @@ func (s *steadily) catchUp() {
 		_, err := unix.Write(1, piece)
 		s.longest = max(s.longest, time.Since(start))
 		if errors.Is(err, unix.EAGAIN) {
-			s.full++
+			if s.full++; s.full < 20 {
+				s.where += fmt.Sprintf(" %d@%s", s.written, time.Since(s.began).Round(time.Millisecond))
+			}
 			return
 		}
 		if err != nil {

@@ -84,7 +84,6 @@ func openOutput(dir string, t target, streams ...crilog.Stream) (_ *output, err 
 			return nil, err
 		}
 		o.holders = append(o.holders, holder)
-		widen(holder)
 		reader, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 		if err != nil {
 			return nil, err
@@ -107,14 +106,21 @@ func openOutput(dir string, t target, streams ...crilog.Stream) (_ *output, err 
 	return o, nil
 }
 
-// widen makes a pipe hold more than the usual 64 KiB, as far as the system lets it: that much a container may write
-// ahead before it waits for this shim, which on a busy machine may wait for a processor itself. Only what is in the
-// pipe takes memory.
-func widen(pipe *os.File) {
-	for _, size := range []int{1 << 20, 256 << 10} {
-		if _, err := unix.FcntlInt(pipe.Fd(), unix.F_SETPIPE_SZ, size); err == nil {
-			return
+// widen makes the pipes a container's first process writes to hold more than the usual 64 KiB, as far as the system
+// lets it: that much a container may write ahead before it waits for this shim, which on a busy machine may wait for a
+// processor itself. Only what is in a pipe takes memory.
+func widen(pid uint32) {
+	for _, fd := range []int{1, 2} {
+		pipe, err := os.OpenFile(fmt.Sprintf("/proc/%d/fd/%d", pid, fd), os.O_WRONLY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			continue // ended already
 		}
+		for _, size := range []int{1 << 20, 256 << 10} {
+			if _, err := unix.FcntlInt(pipe.Fd(), unix.F_SETPIPE_SZ, size); err == nil {
+				break
+			}
+		}
+		pipe.Close()
 	}
 }
 

@@ -88,6 +88,9 @@ func (s *Service) Create(ctx context.Context, r *taskapi.CreateTaskRequest) (*ta
 		return nil, err
 	}
 	s.leave(r.ID, out)
+	if out != nil && !r.Terminal {
+		widen(resp.Pid)
+	}
 	return resp, nil
 }
 
