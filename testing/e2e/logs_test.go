@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -97,7 +96,7 @@ func TestLogsThroughOutages(t *testing.T) {
 	w.await(outage(t))
 	s.Start(args...)
 	s.WaitOutput("following ", 1)
-	killContainerd(t, s)
+	exchangeContainerd(t, s)
 	follow := w.follow()
 	w.await(2 * perSecond)
 
@@ -129,24 +128,24 @@ func TestLogsThroughOutages(t *testing.T) {
 	previous(t, s)
 }
 
-// writer is the Pod that writes.
-type writer struct {
+// logWriter is the Pod that writes.
+type logWriter struct {
 	t    *testing.T
 	s    *cluster.Slipway
 	path string // of its log
 }
 
-func writerOf(t *testing.T, s *cluster.Slipway) *writer {
+func writerOf(t *testing.T, s *cluster.Slipway) *logWriter {
 	uid := s.Kubectl("get", "pod", "writer", "-o", "jsonpath={.metadata.uid}")
-	return &writer{t, s, filepath.Join("/var/log/pods", "default_writer_"+uid, "writer", "0.log")}
+	return &logWriter{t, s, filepath.Join("/var/log/pods", "default_writer_"+uid, "writer", "0.log")}
 }
 
-func (w *writer) identity() string {
+func (w *logWriter) identity() string {
 	return w.s.Kubectl("get", "pod", "writer", "-o", "jsonpath={.status.containerStatuses[0].containerID} {.status.containerStatuses[0].restartCount} {.status.startTime}")
 }
 
 // files returns the log files, oldest first: their names are in order.
-func (w *writer) files() []string {
+func (w *logWriter) files() []string {
 	rotated, err := filepath.Glob(w.path + ".*")
 	if err != nil {
 		w.t.Fatal(err)
@@ -156,7 +155,7 @@ func (w *writer) files() []string {
 }
 
 // lines returns the text of all lines in the files.
-func (w *writer) lines() []string {
+func (w *logWriter) lines() []string {
 	w.t.Helper()
 	var out []string
 	for _, path := range w.files() {
@@ -176,7 +175,7 @@ func (w *writer) lines() []string {
 }
 
 // newest returns the number of the last line written.
-func (w *writer) newest() (int, error) {
+func (w *logWriter) newest() (int, error) {
 	data, err := os.ReadFile(w.path)
 	if err != nil {
 		return 0, err
@@ -190,7 +189,7 @@ func (w *writer) newest() (int, error) {
 }
 
 // await waits until that many more lines were written.
-func (w *writer) await(more int) {
+func (w *logWriter) await(more int) {
 	w.t.Helper()
 	begin := -1
 	for begin < more {
@@ -213,14 +212,14 @@ func (w *writer) await(more int) {
 }
 
 // kubectl returns the lines of `kubectl logs` with the arguments given.
-func (w *writer) kubectl(args ...string) []string {
+func (w *logWriter) kubectl(args ...string) []string {
 	w.t.Helper()
 	out := w.s.Kubectl(append([]string{"logs", "writer"}, args...)...)
 	return strings.Split(strings.TrimSuffix(out, "\n"), "\n")
 }
 
 // follow starts `kubectl logs -f`; the function returned waits for its end and returns the lines.
-func (w *writer) follow() func() []string {
+func (w *logWriter) follow() func() []string {
 	w.t.Helper()
 	cmd := w.s.KubectlCommand(w.t.Context(), "logs", "-f", "writer")
 	stdout, err := cmd.StdoutPipe()
@@ -248,7 +247,7 @@ func (w *writer) follow() func() []string {
 }
 
 // options tries those of `kubectl logs`, on lines of several files.
-func (w *writer) options(lines []string) {
+func (w *logWriter) options(lines []string) {
 	w.t.Helper()
 	count := len(lines)
 	for _, n := range []int{1, 10, 40_000} {
@@ -305,16 +304,14 @@ func previous(t *testing.T, s *cluster.Slipway) {
 	})
 }
 
-// killContainerd kills slipway's containerd and waits until there is another.
-func killContainerd(t *testing.T, s *cluster.Slipway) {
+// exchangeContainerd kills slipway's containerd and waits until there is another.
+func exchangeContainerd(t *testing.T, s *cluster.Slipway) {
 	t.Helper()
 	before := containerdPID(s)
 	if before == 0 {
 		t.Fatal("no containerd runs")
 	}
-	if err := syscall.Kill(before, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	killContainerd(t, s)
 	s.Eventually("another containerd", func() error {
 		if pid := containerdPID(s); pid == 0 || pid == before {
 			return fmt.Errorf("pid %d", pid)
