@@ -291,8 +291,11 @@ func TestShortDiskKeepsOnlyWhatTheStatusNeeds(t *testing.T) {
 	o.DiskShort = true
 	o.Containers = []engine.Status{inst("main", 0, engine.Exited)}
 	o.Sandbox.Presence, o.Volumes.Presence = Gone, Gone
-	if got := lines(Plan(o)); len(got) != 0 {
-		t.Errorf("before the status tells the end: %v", got)
+	for _, phase := range []corev1.PodPhase{"", corev1.PodSucceeded} {
+		o.Pod.Status.Phase = phase
+		if got := lines(Plan(o)); len(got) != 0 {
+			t.Errorf("before the status of phase %q tells how it ended: %v", phase, got)
+		}
 	}
 	o.Pod.Status = Status(o)
 	if diff := cmp.Diff([]string{"remove container main attempt 0"}, lines(Plan(o))); diff != "" {

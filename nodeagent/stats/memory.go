@@ -88,7 +88,8 @@ func (g Groups) Memory(path string) (int64, error) {
 	return max(usage-stat[inactive], 0), nil
 }
 
-// MemoryRoom returns what the tightest limit of a group and those above it leaves; false when there is none.
+// MemoryRoom returns what the tightest limit of a group and those above it leaves, up to the topmost one that is seen
+// here, which in a container has a limit, too; false when there is none.
 func (g Groups) MemoryRoom(path string) (Level, bool, error) {
 	root, limitFile := filepath.Join(g.Mount, "memory"), "memory.limit_in_bytes"
 	if g.unified() {
@@ -96,7 +97,8 @@ func (g Groups) MemoryRoom(path string) (Level, bool, error) {
 	}
 	var tightest Level
 	found := false
-	for p := filepath.Join("/", path); p != "/"; p = filepath.Dir(p) {
+	for p := filepath.Join("/", path, "end"); p != "/"; {
+		p = filepath.Dir(p)
 		limit, err := number(filepath.Join(root, p, limitFile))
 		if errors.Is(err, fs.ErrNotExist) || err == nil && limit >= unlimited {
 			continue

@@ -68,6 +68,16 @@ func TestGroups(t *testing.T) {
 			if _, limited, err := g.MemoryRoom("/c"); err != nil || limited {
 				t.Errorf("a group that is not there: limited %v (%v)", limited, err)
 			}
+			if version == "2" { // the topmost group of a container
+				for name, text := range map[string]string{"memory.max": "900\n", "memory.current": "800\n", "memory.stat": "inactive_file 100\n"} {
+					if err := os.WriteFile(filepath.Join(g.Mount, name), []byte(text), 0o644); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if got, limited, err := g.MemoryRoom("/a/b"); err != nil || !limited || got != (Level{Available: 200, Capacity: 900}) {
+					t.Errorf("room in a container %+v, limited %v (%v)", got, limited, err)
+				}
+			}
 			if got, err := g.PIDs("/a/b"); err != nil || got != 7 {
 				t.Errorf("processes %d (%v), want 7", got, err)
 			}
