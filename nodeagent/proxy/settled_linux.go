@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -105,9 +106,9 @@ func leaves(s *catalog.Service, pod *corev1.Pod) bool {
 	return listed || !lists(s.Service, pod)
 }
 
-// lists says whether a Pod is to be among a Service's endpoints, ready or not.
+// lists says whether a Pod is to be among a Service's endpoints, ready or not, by the rules of reconciler/endpoints.
 func lists(s *corev1.Service, pod *corev1.Pod) bool {
-	if len(s.Spec.Selector) == 0 || s.Spec.Type == corev1.ServiceTypeExternalName || s.DeletionTimestamp != nil || pod.Status.PodIP == "" ||
+	if len(s.Spec.Selector) == 0 || s.Spec.Type == corev1.ServiceTypeExternalName || s.DeletionTimestamp != nil || !hasAddress(pod) ||
 		pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 		return false
 	}
@@ -124,18 +125,25 @@ func lists(s *corev1.Service, pod *corev1.Pod) bool {
 	return len(s.Spec.Ports) == 0
 }
 
-// hasPort says whether a container of the Pod names the port.
-func hasPort(pod *corev1.Pod, port corev1.ServicePort) bool {
-	for _, containers := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
-		for _, c := range containers {
-			for _, p := range c.Ports {
-				if p.Name == port.TargetPort.StrVal && protocolOf(p.Protocol) == protocolOf(port.Protocol) {
-					return true
-				}
-			}
+func hasAddress(pod *corev1.Pod) bool {
+	for _, ip := range append([]corev1.PodIP{{IP: pod.Status.PodIP}}, pod.Status.PodIPs...) {
+		if addr, err := netip.ParseAddr(ip.IP); err == nil && addr.Is4() {
+			return true
 		}
 	}
 	return false
+}
+
+// hasPort says whether a container of the Pod, or a sidecar, names the port.
+func hasPort(pod *corev1.Pod, port corev1.ServicePort) bool {
+	named := func(c corev1.Container) bool {
+		return slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool {
+			return p.Name == port.TargetPort.StrVal && protocolOf(p.Protocol) == protocolOf(port.Protocol)
+		})
+	}
+	return slices.ContainsFunc(pod.Spec.Containers, named) || slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool {
+		return or(c.RestartPolicy, "") == corev1.ContainerRestartPolicyAlways && named(c)
+	})
 }
 
 // leadsTo says whether a rule still leads to an address.
