@@ -170,10 +170,10 @@ func (w *world) disturb(rng *rand.Rand, most *atomic.Int64) {
 		}
 		pod := pods[rng.IntN(len(pods))].DeepCopy()
 		if rng.IntN(2) == 0 {
-			w.admin.Delete(w.ctx, api.Pods, pod.Namespace, pod.Name, store.DeleteOptions{GracePeriodSeconds: new(int64)}) //nolint:errcheck // it may be gone
+			_, _ = w.admin.Delete(w.ctx, api.Pods, pod.Namespace, pod.Name, store.DeleteOptions{GracePeriodSeconds: new(int64)}) // it may be gone
 			return
 		}
 		pod.Status.Phase = corev1.PodFailed
-		w.admin.Update(w.ctx, pod, store.UpdateOptions{Subresource: "status"}) //nolint:errcheck // it may have changed
+		_, _ = w.admin.Update(w.ctx, pod, store.UpdateOptions{Subresource: "status"}) // it may have changed
 	}
 }

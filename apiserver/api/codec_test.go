@@ -74,7 +74,7 @@ func TestDecode(t *testing.T) {
 		"yaml":              {data: "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {k: v}\n"},
 		"json":              {data: `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"}}`},
 		"own kind":          {data: "apiVersion: slipway.dev/v1alpha1\nkind: Source\nmetadata: {name: a}\nspec: {dir: /x}\n"},
-		"unknown field":     {data: "apiVersion: v1\nkind: Pod\nspec: {contianers: []}\n", want: `unknown field "spec.contianers"`},
+		"unknown field":     {data: "apiVersion: v1\nkind: Pod\nspec: {containrs: []}\n", want: `unknown field "spec.containrs"`},
 		"field of own kind": {data: "apiVersion: slipway.dev/v1alpha1\nkind: Source\nspec: {dri: /x}\n", want: `unknown field "spec.dri"`},
 		"wrong case":        {data: "apiVersion: v1\nkind: Pod\nspec: {NodeName: a}\n", want: `unknown field "spec.NodeName"`},
 		"duplicate in YAML": {data: "apiVersion: v1\nkind: ConfigMap\ndata: {k: a, k: b}\n", want: `"k" already set`},

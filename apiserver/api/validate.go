@@ -5,8 +5,8 @@ import (
 	"fmt"
 
 	"k8s.io/apimachinery/pkg/api/validate"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	podoptions "k8s.io/kubernetes/pkg/api/pod"
@@ -37,7 +37,7 @@ func Validate(obj Object) field.ErrorList {
 		return errs
 	}
 	if !kind.CreateOnly { // what is never stored needs no name
-		errs = validation.ValidateObjectMetaAccessor(obj, kind.Namespaced, path.ValidatePathSegmentName, field.NewPath("metadata"))
+		errs = validation.ValidateObjectMetaAccessor(obj, kind.Namespaced, segmentName, field.NewPath("metadata"))
 	}
 	rules := rulesOf[kind]
 	if rules.create == nil {
@@ -264,9 +264,17 @@ func validateRolloutUpdate(r, old *slipwayv1.Rollout) field.ErrorList {
 	return append(errs, validateRollout(r)...)
 }
 
+// segmentName says why name cannot be a part of a path, which is what all names have to be at least.
+func segmentName(name string, prefix bool) []string {
+	if prefix {
+		return content.IsPathSegmentPrefix(name)
+	}
+	return content.IsPathSegmentName(name)
+}
+
 func validateMetaUpdate(kind *Kind, updated, old Object) field.ErrorList {
 	meta := field.NewPath("metadata")
-	errs := validation.ValidateObjectMetaAccessor(updated, kind.Namespaced, path.ValidatePathSegmentName, meta)
+	errs := validation.ValidateObjectMetaAccessor(updated, kind.Namespaced, segmentName, meta)
 	return append(errs, validation.ValidateObjectMetaAccessorUpdate(updated, old, meta)...)
 }
 

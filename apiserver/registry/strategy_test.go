@@ -218,7 +218,7 @@ func TestUpdateKeepsWhatItCannotChange(t *testing.T) {
 	d := deployment("web") // as a client would send it that knows nothing of the stored one
 	d.CreationTimestamp = metav1.NewTime(f.clock.now)
 	d.DeletionTimestamp = &d.CreationTimestamp
-	*(&d.Spec.MinReadySeconds) = 1
+	d.Spec.MinReadySeconds = 1
 	got := f.update(t, d, "").(*appsv1.Deployment)
 	if got.UID != old.UID || !got.CreationTimestamp.Equal(&old.CreationTimestamp) || got.DeletionTimestamp != nil || got.Generation != 2 {
 		t.Errorf("%+v", got.ObjectMeta)

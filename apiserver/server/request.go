@@ -51,19 +51,24 @@ func parseTarget(path []string) *target {
 	if t.kind == nil || len(path) > 3 || (t.namespace != "" && !t.kind.Namespaced) {
 		return nil
 	}
-	if len(path) > 1 {
-		t.name = path[1]
-	}
-	if len(path) > 2 {
-		t.subresource = path[2]
-		if _, known := subresources[t.subresource]; !known || !offers(t.kind, t.subresource) {
-			return nil
-		}
-	}
-	if t.kind.Namespaced && t.name != "" && t.namespace == "" {
+	if !t.object(path[1:]) {
 		return nil
 	}
 	return t
+}
+
+// object reads the name and the subresource that may follow a kind. It returns false when there is no such thing.
+func (t *target) object(path []string) bool {
+	if len(path) > 0 {
+		t.name = path[0]
+	}
+	if len(path) > 1 {
+		t.subresource = path[1]
+		if _, known := subresources[t.subresource]; !known || !offers(t.kind, t.subresource) {
+			return false
+		}
+	}
+	return !t.kind.Namespaced || t.name == "" || t.namespace != ""
 }
 
 // isNamespaceSubresource tells /namespaces/shop/status from /namespaces/shop/pods.

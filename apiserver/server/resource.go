@@ -64,23 +64,33 @@ func (s *server) dispatch(w http.ResponseWriter, r *http.Request, t *target, q q
 		return s.logs(w, r, t)
 	case r.Method == http.MethodGet && t.subresource != "" && t.subresource != "status", r.Method == http.MethodDelete && t.subresource != "":
 		return methodNotAllowed("%s is not supported on %s/%s", r.Method, t.kind.Resource, t.subresource)
-	case r.Method == http.MethodGet && t.name == "" && (q.watch || t.watch):
-		return s.watch(w, r, t, q)
-	case r.Method == http.MethodGet && t.name == "":
-		return s.list(w, r, t, q)
-	case r.Method == http.MethodGet:
-		return s.get(w, r, t)
 	case r.Method == http.MethodPost && (t.name == "" || t.subresource != ""):
 		return s.create(w, r, t, q)
-	case r.Method == http.MethodPut && t.name != "":
-		return s.update(w, r, t, q)
-	case r.Method == http.MethodPatch && t.name != "":
-		return s.patch(w, r, t, q)
-	case r.Method == http.MethodDelete && t.name != "":
-		return s.delete(w, r, t, q)
-	default:
-		return apierrors.NewMethodNotSupported(t.kind.GroupResource(), r.Method)
+	case t.name == "":
+		return s.dispatchKind(w, r, t, q)
 	}
+	switch r.Method {
+	case http.MethodGet:
+		return s.get(w, r, t)
+	case http.MethodPut:
+		return s.update(w, r, t, q)
+	case http.MethodPatch:
+		return s.patch(w, r, t, q)
+	case http.MethodDelete:
+		return s.delete(w, r, t, q)
+	}
+	return apierrors.NewMethodNotSupported(t.kind.GroupResource(), r.Method)
+}
+
+// dispatchKind calls a verb on all objects of a kind.
+func (s *server) dispatchKind(w http.ResponseWriter, r *http.Request, t *target, q query) error {
+	switch {
+	case r.Method != http.MethodGet:
+		return apierrors.NewMethodNotSupported(t.kind.GroupResource(), r.Method)
+	case q.watch || t.watch:
+		return s.watch(w, r, t, q)
+	}
+	return s.list(w, r, t, q)
 }
 
 // answer writes one object.

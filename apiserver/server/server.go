@@ -8,6 +8,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -91,7 +92,7 @@ func (s *server) recovered(next http.Handler) http.Handler {
 			if problem == nil {
 				return
 			}
-			if problem == http.ErrAbortHandler {
+			if err, ok := problem.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 				panic(problem)
 			}
 			s.Log.Error("request panicked", "method", r.Method, "path", r.URL.Path, "problem", problem)

@@ -10,7 +10,6 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/slipway-dev/slipway/apiserver/api"
 	"github.com/slipway-dev/slipway/apiserver/store"
 )
 
@@ -100,7 +99,7 @@ func (ws *watchStream) bookmark(event store.Event) any {
 	if ws.shape == asTable {
 		return &metav1.Table{TypeMeta: metav1.TypeMeta{Kind: "Table", APIVersion: "meta.k8s.io/v1"}, ListMeta: metav1.ListMeta{ResourceVersion: revision}, Rows: []metav1.TableRow{}}
 	}
-	var obj api.Object = ws.kind.New()
+	obj := ws.kind.New()
 	obj.SetResourceVersion(revision)
 	if event.InitialEventsEnd {
 		obj.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})

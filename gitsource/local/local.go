@@ -123,21 +123,21 @@ func (s *Source) settled(ctx context.Context, w *watcher) (*gitsource.Snapshot, 
 			w.settle(ctx)
 			continue
 		}
+		w.gone = false
 		t, err := s.scan(w)
 		switch {
 		case errors.Is(err, errChanged):
 		case err != nil && attempt < 3 && w.pending():
 		case err != nil:
-			return nil, s.explain(err)
+			err, w.gone = s.explain(err)
+			return nil, err
 		case t.emptied && attempt < maxAttempts:
 		case w.pending() && attempt < patience:
 		default:
-			snap := s.snapshot(t)
-			if snap.Revision.Dirty && s.repo.young() && attempt < maxAttempts {
-				break // HEAD may follow
+			if snap := s.snapshot(t); attempt >= maxAttempts || !s.mayMove(snap) {
+				s.last = snap
+				return snap, nil
 			}
-			s.last = snap
-			return snap, nil
 		}
 		if attempt >= maxAttempts {
 			return nil, fmt.Errorf("read %s: it changes faster than it can be read", s.dir)
@@ -146,16 +146,19 @@ func (s *Source) settled(ctx context.Context, w *watcher) (*gitsource.Snapshot, 
 	}
 }
 
-// explain says what to do about an error of the directory as a whole.
-func (s *Source) explain(err error) error {
+// mayMove says that HEAD may be about to follow what was read.
+func (s *Source) mayMove(snap *gitsource.Snapshot) bool { return snap.Revision.Dirty && s.repo.young() }
+
+// explain says what to do about an error of the directory as a whole, and whether it is not there at all.
+func (s *Source) explain(err error) (explained error, gone bool) {
 	info, statErr := os.Stat(s.dir)
 	switch {
 	case errors.Is(statErr, os.ErrNotExist):
-		return fmt.Errorf("directory %s does not exist; it is read again as soon as it is there", s.dir)
+		return fmt.Errorf("directory %s does not exist; it is read again as soon as it is there", s.dir), true
 	case errors.Is(statErr, os.ErrPermission) || errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("read %s: %w; let uid %d read it", s.dir, err, os.Geteuid())
+		return fmt.Errorf("read %s: %w; let uid %d read it", s.dir, err, os.Geteuid()), false
 	case statErr == nil && !info.IsDir():
-		return fmt.Errorf("%s is a file, not a directory", s.dir)
+		return fmt.Errorf("%s is a file, not a directory", s.dir), false
 	}
-	return fmt.Errorf("read %s: %w", s.dir, err)
+	return fmt.Errorf("read %s: %w", s.dir, err), false
 }

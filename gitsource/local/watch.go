@@ -21,6 +21,7 @@ type watcher struct {
 	root   os.FileInfo        // the directory as last seen
 	again  time.Time          // when watching is tried again; zero: it is not
 	retry  time.Duration      // from one try to the next
+	gone   bool               // the directory was not there when it was read last
 	added  func(string) error // tests: overrules what watching a directory returned
 }
 
@@ -91,7 +92,10 @@ func (w *watcher) add(dir string) {
 // wait blocks until dir may have changed and has been quiet for a moment. It returns ctx's error. Missing says that
 // dir could not be read: then its appearance is a change.
 func (w *watcher) wait(ctx context.Context, dir string, missing bool) error {
-	w.root, _ = os.Stat(dir)
+	w.root = nil
+	if !w.gone { // else it may have come back since, which is a change that nothing else tells
+		w.root, _ = os.Stat(dir)
+	}
 	every := checkEvery
 	if w.events == nil {
 		every = w.every
@@ -109,9 +113,11 @@ func (w *watcher) wait(ctx context.Context, dir string, missing bool) error {
 				w.settle(ctx)
 				return ctx.Err()
 			}
-		case <-w.errorChannel(): // such as a full queue: a fresh look mends it
-			w.settle(ctx)
-			return ctx.Err()
+		case err := <-w.errorChannel():
+			if err != nil { // such as a full queue: a fresh look mends it
+				w.settle(ctx)
+				return ctx.Err()
+			}
 		case <-ticker.C:
 			if w.events == nil && !w.again.IsZero() && !time.Now().Before(w.again) {
 				w.open() // the reading that follows adds the directories
@@ -151,7 +157,10 @@ func (w *watcher) settle(ctx context.Context) {
 			if ok && relevant(e) {
 				calm.Reset(quiet)
 			}
-		case <-w.errorChannel():
+		case err := <-w.errorChannel():
+			if err != nil {
+				calm.Reset(quiet)
+			}
 		}
 	}
 }
@@ -166,8 +175,8 @@ func (w *watcher) pending() bool {
 				return found
 			}
 			found = found || relevant(e)
-		case <-w.errorChannel():
-			found = true
+		case err := <-w.errorChannel():
+			found = found || err != nil
 		default:
 			return found
 		}

@@ -7,6 +7,7 @@ package logs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -65,7 +66,7 @@ func (r *Reader) Logs(ctx context.Context, pod *corev1.Pod, opts *corev1.PodLogO
 	go func() {
 		defer files.close()
 		err := s.run(ctx, opts)
-		if err == errFull {
+		if errors.Is(err, errFull) {
 			err = nil
 		}
 		_ = writer.CloseWithError(err)

@@ -100,8 +100,8 @@ func leaveCgroups() {
 		return
 	}
 	for _, root := range roots {
-		unix.Rmdir(filepath.Join(root, cgroupName))
-		unix.Rmdir(filepath.Join(root, filepath.Dir(cgroupName)))
+		_ = unix.Rmdir(filepath.Join(root, cgroupName))
+		_ = unix.Rmdir(filepath.Join(root, filepath.Dir(cgroupName)))
 	}
 }
 

@@ -35,7 +35,7 @@ func (r *Runtime) cleanUp() error {
 	if err := os.RemoveAll(r.paths.run); err != nil {
 		errs = append(errs, fmt.Errorf("clean up containerd: %w", err))
 	}
-	unix.Rmdir(runBase)
+	_ = unix.Rmdir(runBase)
 	leaveCgroups()
 	return errors.Join(errs...)
 }
@@ -44,9 +44,9 @@ func (r *Runtime) cleanUp() error {
 func (r *Runtime) killShims() {
 	for _, pid := range r.shims() {
 		for _, child := range children(pid) {
-			unix.Kill(child, unix.SIGKILL)
+			_ = unix.Kill(child, unix.SIGKILL)
 		}
-		unix.Kill(pid, unix.SIGKILL)
+		_ = unix.Kill(pid, unix.SIGKILL)
 	}
 	// Their end is seen within milliseconds; mounts and cgroups are free only then.
 	for range 200 {

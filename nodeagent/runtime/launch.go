@@ -104,7 +104,7 @@ func (r *Runtime) spawn(build string) (*process, error) {
 		return nil, fmt.Errorf("start containerd: %w", err)
 	}
 	pid := cmd.Process.Pid
-	cmd.Process.Release()
+	_ = cmd.Process.Release()
 	if err := joinCgroup(pid); err != nil {
 		r.cfg.Log.Warn("containerd stays in this process's cgroup", "err", err)
 	}

@@ -81,13 +81,13 @@ func (p *process) follow() {
 	if err != nil {
 		return
 	}
-	conn.Read(func(fd uintptr) bool {
+	_ = conn.Read(func(fd uintptr) bool {
 		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		n, err := unix.Poll(ready, 0)
 		return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
 	})
 	// A child of ours stays a zombie until waited for; another's is not ours to wait for, which is no matter.
-	unix.Wait4(p.pid, nil, 0, nil)
+	_, _ = unix.Wait4(p.pid, nil, 0, nil)
 	p.pidfd.Close()
 }
 
@@ -104,7 +104,7 @@ func (p *process) signal(sig unix.Signal) error {
 const stopWait = 10 * time.Second
 
 func (p *process) stop(ctx context.Context) error {
-	p.signal(unix.SIGTERM)
+	_ = p.signal(unix.SIGTERM)
 	timer := time.NewTimer(stopWait)
 	defer timer.Stop()
 	select {
@@ -113,7 +113,7 @@ func (p *process) stop(ctx context.Context) error {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-	p.signal(unix.SIGKILL)
+	_ = p.signal(unix.SIGKILL)
 	select {
 	case <-p.exited:
 		return nil

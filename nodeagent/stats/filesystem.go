@@ -41,7 +41,7 @@ func ReadFileSystem(path string) (FileSystem, error) {
 	if err := unix.Stat(path, &st); err != nil {
 		return FileSystem{}, fmt.Errorf("read file system of %s: %w", path, err)
 	}
-	block := int64(fs.Bsize)
+	block := fs.Bsize
 	free := int64(fs.Bavail) * block
 	return FileSystem{
 		Device: st.Dev,

@@ -4,8 +4,6 @@
 // EndpointSlices, which is what proxies and DNS read.
 //
 // It must not judge Pods' health itself: readiness is the Ready condition the node reports.
-//
-//nolint:staticcheck // Endpoints are deprecated, but clients still read and write them
 package endpoints
 
 import (

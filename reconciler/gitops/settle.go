@@ -25,23 +25,9 @@ func (e *Engine) assess(ctx context.Context, c *commit) error {
 	if !c.planned {
 		return nil
 	}
-	live := map[plan.Ref]api.Object{}
-	kinds := map[*api.Kind]bool{}
-	for i := range c.tree.Wants {
-		if kind := c.tree.Wants[i].Row(); assessed[kind] {
-			kinds[kind] = true
-		}
-	}
-	for kind := range kinds {
-		list, err := e.client.List(ctx, kind, store.ListOptions{})
-		if err != nil {
-			return fmt.Errorf("list %s: %w", kind, err)
-		}
-		for _, obj := range list.Items {
-			if ref := plan.RefOf(kind, obj); c.tree.Refs[ref] {
-				live[ref] = obj
-			}
-		}
+	live, err := e.assessable(ctx, c.tree)
+	if err != nil {
+		return err
 	}
 	var pods *health.Pods
 	before, now := c.health, time.Now()
@@ -76,6 +62,29 @@ func (e *Engine) assess(ctx context.Context, c *commit) error {
 	}
 	e.tellWorkloads(c)
 	return nil
+}
+
+// assessable returns the tree's objects, as they are, of the kinds that can be other than current.
+func (e *Engine) assessable(ctx context.Context, t *plan.Tree) (map[plan.Ref]api.Object, error) {
+	live := map[plan.Ref]api.Object{}
+	kinds := map[*api.Kind]bool{}
+	for i := range t.Wants {
+		if kind := t.Wants[i].Row(); assessed[kind] {
+			kinds[kind] = true
+		}
+	}
+	for kind := range kinds {
+		list, err := e.client.List(ctx, kind, store.ListOptions{})
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", kind, err)
+		}
+		for _, obj := range list.Items {
+			if ref := plan.RefOf(kind, obj); t.Refs[ref] {
+				live[ref] = obj
+			}
+		}
+	}
+	return live, nil
 }
 
 // assessLeaving looks at what was deleted and takes its time: Pods that end, namespaces that are emptied.

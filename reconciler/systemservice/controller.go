@@ -56,7 +56,6 @@ func reconcile(ctx context.Context, client store.Client, want Service) error {
 	if o.service, err = optional[*corev1.Service](ctx, client, want.Namespace, want.Name); err != nil {
 		return err
 	}
-	//nolint:staticcheck // old clients read Endpoints
 	if o.endpoints, err = optional[*corev1.Endpoints](ctx, client, want.Namespace, want.Name); err != nil {
 		return err
 	}

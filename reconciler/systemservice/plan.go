@@ -37,7 +37,7 @@ type Port struct {
 type observed struct {
 	want      Service
 	service   *corev1.Service
-	endpoints *corev1.Endpoints //nolint:staticcheck // old clients read Endpoints
+	endpoints *corev1.Endpoints
 	slice     *discoveryv1.EndpointSlice
 }
 

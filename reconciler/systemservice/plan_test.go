@@ -18,7 +18,7 @@ func model(o observed, actions []action) observed {
 		switch obj := a.object.(type) {
 		case *corev1.Service:
 			o.service = obj
-		case *corev1.Endpoints: //nolint:staticcheck // old clients read Endpoints
+		case *corev1.Endpoints:
 			o.endpoints = obj
 		case *discoveryv1.EndpointSlice:
 			o.slice = obj

@@ -185,9 +185,7 @@ func TestRules(t *testing.T) {
 	}
 	var got []string
 	for _, r := range rules {
-		for _, resource := range r.Resources {
-			got = append(got, resource)
-		}
+		got = append(got, r.Resources...)
 	}
 	want := []string{"selfsubjectaccessreviews", "selfsubjectrulesreviews", "selfsubjectreviews", "configmaps", "pods", "pods/log"}
 	if diff := cmp.Diff(want, got); diff != "" {

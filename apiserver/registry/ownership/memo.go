@@ -93,7 +93,7 @@ func (m *Memo) sum(live api.Object, wanted []byte) (uint64, bool) {
 		}
 		write([]byte(e.Manager + " " + string(e.Operation) + " " + e.APIVersion + " " + e.Subresource))
 		if e.FieldsV1 != nil {
-			write(e.FieldsV1.Raw)
+			write(e.FieldsV1.GetRawBytes())
 		}
 	}
 	return h.Sum64(), true

@@ -170,7 +170,7 @@ func (t *Tracker) Update(kind *api.Kind, live, updated api.Object, by By) error 
 func (t *Tracker) spelledOut(kind *api.Kind, obj api.Object) api.Object {
 	entries := obj.GetManagedFields()
 	at := slices.IndexFunc(entries, func(e metav1.ManagedFieldsEntry) bool {
-		return e.Subresource == "" && e.FieldsV1 != nil && bytes.Equal(e.FieldsV1.Raw, objectFields[kind.GroupVersionKind].Raw)
+		return e.Subresource == "" && e.FieldsV1 != nil && bytes.Equal(e.FieldsV1.GetRawBytes(), objectFields[kind.GroupVersionKind].GetRawBytes())
 	})
 	if at < 0 && obj.GetObjectKind().GroupVersionKind() == kind.GroupVersionKind {
 		return obj
@@ -215,7 +215,7 @@ func (t *Tracker) allFields(kind *api.Kind, obj api.Object) (*metav1.FieldsV1, e
 		return nil, err
 	}
 	raw, err := set.Difference(neverOwned).ToJSON()
-	return &metav1.FieldsV1{Raw: raw}, err
+	return metav1.NewFieldsV1(string(raw)), err
 }
 
 // neverOwned are leaves that every value has.
@@ -251,7 +251,7 @@ func Same(a, b []metav1.ManagedFieldsEntry) bool {
 
 func sameEntry(a, b *metav1.ManagedFieldsEntry) bool {
 	return a.Manager == b.Manager && a.Operation == b.Operation && a.Subresource == b.Subresource && a.APIVersion == b.APIVersion &&
-		(a.FieldsV1 == b.FieldsV1 || a.FieldsV1 != nil && b.FieldsV1 != nil && string(a.FieldsV1.Raw) == string(b.FieldsV1.Raw))
+		(a.FieldsV1 == b.FieldsV1 || a.FieldsV1 != nil && b.FieldsV1 != nil && bytes.Equal(a.FieldsV1.GetRawBytes(), b.FieldsV1.GetRawBytes()))
 }
 
 // Part is Update for Slipway's own parts. Such a part writes the same top-level fields each time, so its record is
@@ -301,7 +301,7 @@ func whole(kind *api.Kind, subresource string) *metav1.FieldsV1 {
 }
 
 var (
-	statusFields = &metav1.FieldsV1{Raw: []byte(`{"f:status":{}}`)}
+	statusFields = metav1.NewFieldsV1(`{"f:status":{}}`)
 	objectFields = allObjectFields()
 )
 
@@ -321,7 +321,7 @@ func allObjectFields() map[schema.GroupVersionKind]*metav1.FieldsV1 {
 		if err != nil {
 			continue // maps of maps always marshal
 		}
-		sets[kind.GroupVersionKind] = &metav1.FieldsV1{Raw: raw}
+		sets[kind.GroupVersionKind] = metav1.NewFieldsV1(string(raw))
 	}
 	return sets
 }

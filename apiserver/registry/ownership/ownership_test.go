@@ -19,7 +19,7 @@ func by(manager, subresource string) By {
 func records(obj api.Object) []string {
 	var all []string
 	for _, e := range obj.GetManagedFields() {
-		all = append(all, e.Manager+" "+string(e.Operation)+" "+e.Subresource+" "+string(e.FieldsV1.Raw))
+		all = append(all, e.Manager+" "+string(e.Operation)+" "+e.Subresource+" "+e.FieldsV1.GetRawString())
 	}
 	return all
 }
@@ -42,7 +42,7 @@ func TestWhole(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			if got := string(whole(test.kind, test.subresource).Raw); got != test.want {
+			if got := whole(test.kind, test.subresource).GetRawString(); got != test.want {
 				t.Errorf("got  %s\nwant %s", got, test.want)
 			}
 		})

@@ -103,8 +103,8 @@ func (e *Engine) deleteExec(ctx context.Context, id, execID string) {
 	if _, err := service.DeleteProcess(ctx, request); err == nil || fault.NotFound(err) {
 		return
 	}
-	service.Kill(ctx, &tasks.KillRequest{ContainerID: id, ExecID: execID, Signal: uint32(unix.SIGKILL)})
-	service.Wait(ctx, &tasks.WaitRequest{ContainerID: id, ExecID: execID})
+	_, _ = service.Kill(ctx, &tasks.KillRequest{ContainerID: id, ExecID: execID, Signal: uint32(unix.SIGKILL)})
+	_, _ = service.Wait(ctx, &tasks.WaitRequest{ContainerID: id, ExecID: execID})
 	if _, err := service.DeleteProcess(ctx, request); err != nil && !fault.NotFound(err) {
 		e.cfg.Log.Debug("command could not be deleted", "container", id, "err", fault.Plain(err))
 	}
@@ -150,7 +150,7 @@ func openExecOutput(dir string, stdout, stderr io.Writer) (_ *execOutput, err er
 		o.readers, o.paths[i] = append(o.readers, reader), path
 		o.copies.Go(func() {
 			if _, err := io.Copy(w, reader); err != nil {
-				io.Copy(io.Discard, reader) // the caller wants no more; the command must not block
+				_, _ = io.Copy(io.Discard, reader) // the caller wants no more; the command must not block
 			}
 		})
 	}
@@ -164,7 +164,7 @@ func (o *execOutput) drain() {
 	}
 	o.holders = nil
 	for _, r := range o.readers {
-		r.SetReadDeadline(time.Now().Add(execDrain))
+		_ = r.SetReadDeadline(time.Now().Add(execDrain))
 	}
 	o.copies.Wait()
 }
@@ -172,7 +172,7 @@ func (o *execOutput) drain() {
 // close ends the copying; the writers are not used afterwards.
 func (o *execOutput) close() {
 	for _, r := range o.readers {
-		r.SetReadDeadline(time.Now())
+		_ = r.SetReadDeadline(time.Now())
 	}
 	o.copies.Wait()
 	for _, f := range append(o.holders, o.readers...) {

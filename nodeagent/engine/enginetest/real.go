@@ -324,7 +324,7 @@ func manyAtOnce(t *testing.T, b *Box) {
 	errs := make([]error, many)
 	for i := range specs {
 		specs[i] = b.Spec("exit", strconv.Itoa(i))
-		t.Cleanup(func() { b.Engine.Remove(context.Background(), specs[i].ID) })
+		t.Cleanup(func() { _ = b.Engine.Remove(context.Background(), specs[i].ID) })
 		wg.Go(func() {
 			errs[i] = b.Engine.Create(t.Context(), specs[i])
 			if errs[i] == nil {

@@ -27,9 +27,9 @@ func Classify(verb string, err error) error {
 	case errors.Is(err, context.DeadlineExceeded), status.Code(err) == codes.DeadlineExceeded:
 		return fmt.Errorf("%s: %w", verb, context.DeadlineExceeded)
 	case Unavailable(err):
-		return fmt.Errorf("%s: %w: %v", verb, engine.ErrUnavailable, Plain(err))
+		return fmt.Errorf("%s: %w: %w", verb, engine.ErrUnavailable, Plain(err))
 	case errdefs.IsNotFound(native(err)):
-		return fmt.Errorf("%s: %w: %v", verb, engine.ErrNotFound, Plain(err))
+		return fmt.Errorf("%s: %w: %w", verb, engine.ErrNotFound, Plain(err))
 	}
 	return fmt.Errorf("%s: %w", verb, Plain(err))
 }

@@ -112,7 +112,7 @@ func Normalise(ref string) (string, error) { return normalise(ref) }
 func normalise(ref string) (string, error) {
 	named, err := reference.ParseDockerRef(ref)
 	if err != nil {
-		return "", fmt.Errorf("%w: %q: %v", engine.ErrImageName, ref, err)
+		return "", fmt.Errorf("%w: %q: %w", engine.ErrImageName, ref, err)
 	}
 	return named.String(), nil
 }

@@ -164,9 +164,9 @@ func Host(t testing.TB, name string, cidr netip.Prefix) string {
 	}
 	t.Cleanup(func() {
 		if link, err := netlink.LinkByName(name); err == nil {
-			netlink.LinkDel(link)
+			_ = netlink.LinkDel(link)
 		}
-		unix.Unmount(path, unix.MNT_DETACH)
+		_ = unix.Unmount(path, unix.MNT_DETACH)
 	})
 	connect(t, name, path, cidr)
 	return path

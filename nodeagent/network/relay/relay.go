@@ -163,7 +163,7 @@ func (r *relay) relayTCP(client *net.TCPConn) {
 	defer client.Close()
 	backend := r.dial()
 	if backend == nil {
-		client.SetLinger(0) // the caller sees a reset, as from a closed port
+		_ = client.SetLinger(0) // the caller sees a reset, as from a closed port
 		return
 	}
 	defer backend.Close()
@@ -240,7 +240,7 @@ func copyHalf(to, from *net.TCPConn) {
 		from.Close()
 		return
 	}
-	to.CloseWrite()
+	_ = to.CloseWrite()
 }
 
 func (r *relay) serveUDP(conn *net.UDPConn) {
@@ -254,7 +254,7 @@ func (r *relay) serveUDP(conn *net.UDPConn) {
 			continue
 		}
 		if backend := r.backendFor(conn, client); backend != nil {
-			backend.Write(buf[:n]) // as a lost packet, if it fails
+			_, _ = backend.Write(buf[:n]) // as a lost packet, if it fails
 		}
 	}
 }
@@ -276,7 +276,7 @@ func (r *relay) backendFor(conn *net.UDPConn, client netip.AddrPort) *net.UDPCon
 		r.clients[client] = backend
 		go r.answer(conn, client, backend)
 	}
-	backend.SetReadDeadline(time.Now().Add(udpIdle))
+	_ = backend.SetReadDeadline(time.Now().Add(udpIdle))
 	return backend
 }
 
@@ -299,7 +299,7 @@ func (r *relay) answer(conn *net.UDPConn, client netip.AddrPort, backend *net.UD
 		if _, err := conn.WriteToUDPAddrPort(buf[:n], client); errors.Is(err, net.ErrClosed) {
 			return
 		}
-		backend.SetReadDeadline(time.Now().Add(udpIdle))
+		_ = backend.SetReadDeadline(time.Now().Add(udpIdle))
 	}
 }
 

@@ -91,7 +91,7 @@ func notOfGit(obj api.Object) string {
 		return "spec.podCIDRs"
 	case spec.ProviderID != "":
 		return "spec.providerID"
-	case spec.ConfigSource != nil:
+	case spec.ConfigSource != nil: //nolint:staticcheck // nobody acts on it, and a manifest may still have it
 		return "spec.configSource"
 	}
 	return ""
