@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/mount"
@@ -78,16 +79,11 @@ func (s *Store) withRootfs(ctx context.Context, chainID string, do func(*os.Root
 	if err != nil {
 		return fault.Classify("read image", err)
 	}
-	defer release(context.WithoutCancel(ctx))
+	defer s.removeView(context.WithoutCancel(ctx), key, release)
 	mounts, err := service.View(ctx, key, chainID, snapshots.WithLabels(map[string]string{}))
 	if err != nil {
 		return fault.Classify("read image", err)
 	}
-	defer func() {
-		if err := service.Remove(context.WithoutCancel(ctx), key); err != nil && !errdefs.IsNotFound(err) {
-			s.log.Warn("view of an image is left", "key", key, "err", err)
-		}
-	}()
 	return mount.WithReadonlyTempMount(ctx, mounts, func(path string) error {
 		root, err := os.OpenRoot(path)
 		if err != nil {
@@ -96,4 +92,36 @@ func (s *Store) withRootfs(ctx context.Context, chainID string, do func(*os.Root
 		defer root.Close()
 		return do(root)
 	})
+}
+
+// How often and how long the removal of a view is tried again while containerd is away.
+const (
+	removeEvery = time.Second
+	removeTries = 300
+)
+
+// removeView removes a view with its lease, if need be when containerd is back.
+func (s *Store) removeView(ctx context.Context, key string, release func(context.Context) error) {
+	remove := func() error {
+		return errors.Join(unlessGone(s.client.SnapshotService(s.snapshotter).Remove(ctx, key)), unlessGone(release(ctx)))
+	}
+	if remove() == nil {
+		return
+	}
+	go func() {
+		for range removeTries {
+			<-time.After(removeEvery)
+			if remove() == nil {
+				return
+			}
+		}
+		s.log.Warn("view of an image is left until the next start", "key", key)
+	}()
+}
+
+func unlessGone(err error) error {
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
