@@ -5,7 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -16,9 +16,6 @@ import (
 
 // defaultDataDir is where a machine's Slipway keeps everything.
 const defaultDataDir = "/var/lib/slipway"
-
-// format is the version of what is written in a data directory. A binary refuses a newer one.
-const format = 1
 
 // formatFile holds that version. A directory without it is not one of Slipway's.
 const formatFile = "format"
@@ -89,7 +86,7 @@ func openDataDir(path string) (*dataDir, error) {
 		return nil, usage("lock data directory %s: %w", path, err)
 	}
 	d := &dataDir{path: path, lock: lock}
-	if err := errors.Join(d.writePID(), d.checkFormat()); err != nil {
+	if err := errors.Join(d.writePID(), d.settleFormat(upgrades())); err != nil {
 		d.close()
 		return nil, usage("open data directory %s: %w", path, err)
 	}
@@ -146,35 +143,10 @@ func lockHolder(path string) int {
 }
 
 func (d *dataDir) writePID() error {
-	if err := d.lock.Truncate(0); err != nil {
-		return err
-	}
-	_, err := d.lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	// In place and always as long: there may be no room on the disk for another block.
+	_, err := fmt.Fprintf(io.NewOffsetWriter(d.lock, 0), "%-10d\n", os.Getpid())
 	return err
 }
 
-// checkFormat writes the format at first start and refuses what a newer binary wrote.
-func (d *dataDir) checkFormat() error {
-	path := filepath.Join(d.path, formatFile)
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return os.WriteFile(path, []byte(strconv.Itoa(format)+"\n"), 0o600)
-	}
-	if err != nil {
-		return err
-	}
-	found, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
-		return fmt.Errorf("its format file holds %q, want a number: is this a data directory of Slipway?", strings.TrimSpace(string(text)))
-	}
-	if found > format {
-		return fmt.Errorf("it was written by a newer Slipway (format %d, this binary knows %d): use that version", found, format)
-	}
-	return nil
-}
-
-// close gives the lock back.
-func (d *dataDir) close() {
-	_ = d.lock.Truncate(0) // the pid is only a hint
-	d.lock.Close()
-}
+// close gives the lock back. The pid in it says nothing any more.
+func (d *dataDir) close() { d.lock.Close() }

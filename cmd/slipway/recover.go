@@ -103,7 +103,7 @@ func (d *dataDir) replaceStore(ctx context.Context, from string, out io.Writer) 
 	if err != nil {
 		return err
 	}
-	aside := d.etcd() + ".damaged-" + time.Now().UTC().Format("20060102T150405Z")
+	aside := d.etcd() + ".damaged-" + time.Now().UTC().Format("20060102T150405.000Z")
 	err = os.Rename(d.etcd(), aside)
 	if errors.Is(err, fs.ErrNotExist) {
 		aside, err = "", nil

@@ -41,6 +41,7 @@ var parts = []struct {
 	{"the certificate authority", []string{"pki"}},
 	{"keys of stored Secrets", []string{"secrets.key", "secrets.key.*"}},
 	{"credentials of people", []string{"kubeconfig", ".kubeconfig-*"}},
+	{"a format that was being written", []string{".format"}},
 	{"the log", []string{"slipway.log", "slipway.log.*"}},
 }
 
