@@ -37,7 +37,9 @@ func rotateKeyCommand() *cobra.Command {
 		Short: "Encrypt all Secrets in the store with a new key",
 		Long: `Adds a new key to secrets.key in the data directory, waits until every Secret in the store is encrypted with it
 and the old key has left the file. It works while up runs, which then does the work, and while it does not. It may be
-interrupted at any moment: Secrets stay readable, and the next rotate-key, or up, goes on where it was.`,
+interrupted at any moment: Secrets stay readable, and the next rotate-key, or up, goes on where it was.
+
+Copies of the store made before need the old key: keep a copy of secrets.key with them, in another place.`,
 		Example: "  slipway rotate-key",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
