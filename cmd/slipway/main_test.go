@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +32,7 @@ func TestScripts(t *testing.T) {
 			return err
 		}
 		defer free.Close()
+		env.Values[connsKey{}] = &conns{}
 		env.Setenv("TAKEN", taken.Addr().String())
 		env.Setenv("FREE", free.Addr().String())
 		return nil
@@ -43,6 +45,9 @@ func TestScripts(t *testing.T) {
 		"confirm": confirmAsked,
 		// nowhere PATH… looks for the Secrets of the script in files and folders: as they are and in base64.
 		"nowhere": nowhere,
+		// flood N ADDRESS opens connections and says nothing on them; ebb closes them.
+		"flood": flood,
+		"ebb":   ebb,
 	}})
 }
 
@@ -57,6 +62,34 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if code != "exit status "+args[0] {
 		ts.Fatalf("%v ended with %q, want exit status %s", args[1:], code, args[0])
+	}
+}
+
+// conns are the connections of flood.
+type conns []net.Conn
+
+type connsKey struct{}
+
+func flood(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: flood N ADDRESS")
+	}
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	for range n {
+		conn, err := net.Dial("tcp", args[1])
+		ts.Check(err)
+		ts.Defer(func() { _ = conn.Close() })
+		*ts.Value(connsKey{}).(*conns) = append(*ts.Value(connsKey{}).(*conns), conn)
+	}
+}
+
+func ebb(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: ebb")
+	}
+	for _, conn := range *ts.Value(connsKey{}).(*conns) {
+		_ = conn.Close()
 	}
 }
 
