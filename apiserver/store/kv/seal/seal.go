@@ -61,7 +61,7 @@ func open(ctx context.Context, cfg Config, file keyFile) (*Backend, error) {
 	ks, err := file.read()
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && found.sealed() > 0:
-		return nil, fmt.Errorf("%s is missing, and %d Secrets in the store are encrypted with its keys: put it back from a copy", file.path, found.sealed())
+		return nil, fmt.Errorf("%s is missing, and %d Secrets in the store are encrypted with its keys: put it back from a copy; if there is none, slipway recover --from-git makes them anew", file.path, found.sealed())
 	case errors.Is(err, fs.ErrNotExist):
 		if ks, err = firstKey(file); err != nil {
 			return nil, err
@@ -71,7 +71,7 @@ func open(ctx context.Context, cfg Config, file keyFile) (*Backend, error) {
 	}
 	for by, n := range found.by {
 		if !ks.has(by) {
-			return nil, fmt.Errorf("%s does not hold key %s, and %d Secrets in the store are encrypted with it: put back the file that belongs to this store", file.path, by, n)
+			return nil, fmt.Errorf("%s does not hold key %s, and %d Secrets in the store are encrypted with it: put back the file that belongs to this store; if it is lost, slipway recover --from-git makes them anew", file.path, by, n)
 		}
 	}
 	b.adopt(ks)
