@@ -76,7 +76,7 @@ func plan(o observed) ([]removal, kept) {
 			stay.inUse++
 		case loaded:
 			stay.loaded++
-		case o.now.Sub(r.since) < o.minAge:
+		case o.now.Sub(r.since) < o.minAge && r.since.Sub(o.now) < o.minAge: // one of the future is of a clock that was set back
 			stay.young++
 		default:
 			out = append(out, r)

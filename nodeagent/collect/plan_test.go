@@ -55,6 +55,10 @@ func TestPlan(t *testing.T) {
 		"also when a registry's image is the same": {
 			images: []engine.Image{archived(img("a", "1", time.Hour)), img("b", "1", time.Hour)}, stay: kept{loaded: 1},
 		},
+		"what came before the clock was set back by a year is old": {
+			images: []engine.Image{img("a", "1", -365*24*time.Hour)},
+			want:   []string{"remove image a, unused since 2031-01-01T12:00:00Z"},
+		},
 		"what came a moment ago stays": {
 			images: []engine.Image{img("a", "1", 2*time.Minute-1), img("b", "2", 2*time.Minute)},
 			want:   []string{"remove image b, unused since 2030-01-01T11:58:00Z"}, stay: kept{young: 1},

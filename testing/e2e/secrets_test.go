@@ -30,6 +30,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: vault}
 spec:
+  serviceAccountName: default
   containers:
     - name: main
       image: test.local/testpod:1

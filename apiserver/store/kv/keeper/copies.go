@@ -63,7 +63,7 @@ func lastCopy(dir string, now time.Time) (time.Time, error) {
 	if copies[0].Made.After(now) {
 		return now, nil
 	}
-	return copies[0].Made, nil
+	return now.Add(copies[0].Made.Sub(now)), nil // by the clock that only goes on, from here
 }
 
 // copy makes a snapshot and removes all but the newest.
@@ -76,6 +76,16 @@ func (k *Keeper) copy(ctx context.Context, engine Engine, now time.Time) (path s
 	if err != nil {
 		return "", err
 	}
+	// Those of the future are of a clock that was set back: they count as the oldest, lest they crowd out the new.
+	slices.SortStableFunc(copies, func(a, b Copy) int {
+		switch aheadA, aheadB := a.Made.After(now), b.Made.After(now); {
+		case aheadA == aheadB:
+			return 0
+		case aheadA:
+			return 1
+		}
+		return -1
+	})
 	for _, old := range copies[min(copiesKept, len(copies)):] {
 		if err := os.Remove(old.Path); err != nil {
 			return "", fmt.Errorf("remove an old snapshot: %w", err)

@@ -7,12 +7,15 @@ import (
 	"iter"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/slipway-dev/slipway/apiserver/store/kv"
 	"github.com/slipway-dev/slipway/apiserver/store/kv/etcd"
@@ -394,4 +397,35 @@ func TestCopiesAreMadeAndReplaced(t *testing.T) {
 			t.Errorf("a copy was made though nothing had changed: %v (%v)", copies, err)
 		}
 	})
+}
+
+// TestCopiesOfAClockThatWasSetBackDoNotCrowdOutTheNew has snapshots of next year: the new one stays beside the newer
+// of them, and in an hour they are gone.
+func TestCopiesOfAClockThatWasSetBackDoNotCrowdOutTheNew(t *testing.T) {
+	dir := t.TempDir()
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	for _, name := range []string{"20310101T000000Z", "20310101T010000Z"} {
+		if err := os.WriteFile(filepath.Join(dir, name+copySuffix), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k := &Keeper{cfg: Config{Copies: dir}}
+	var got [][]string
+	for hour := range 2 {
+		if _, err := k.copy(t.Context(), newMortal(memory.New()), now.Add(time.Duration(hour)*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		copies, err := Copies(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var years []string
+		for _, c := range copies {
+			years = append(years, c.Made.Format("2006-15h"))
+		}
+		got = append(got, years)
+	}
+	if diff := cmp.Diff([][]string{{"2031-01h", "2030-00h"}, {"2030-01h", "2030-00h"}}, got); diff != "" {
+		t.Errorf("kept after each copy (-want +got):\n%s", diff)
+	}
 }
