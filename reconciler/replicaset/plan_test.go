@@ -160,6 +160,10 @@ func TestPlanConverges(t *testing.T) {
 				t.Fatalf("seed %d: still planning:\n%s", seed, text(actions))
 			}
 			o.Pods = perform(o, actions, &made)
+			o.Taken = map[string]bool{}
+			for _, pod := range o.Pods {
+				o.Taken[pod.Name] = true
+			}
 		}
 		if c := claim(o); len(c.active) != wanted(set) || len(c.adopt)+len(c.release) != 0 {
 			t.Fatalf("seed %d: %d active pods, want %d", seed, len(c.active), wanted(set))
