@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -164,7 +165,7 @@ func (n *node) loadImages(ctx context.Context, m *machine) error {
 // openAgent builds the agent, which needs the control plane.
 func (n *node) openAgent(m *machine) (err error) {
 	dir := n.engine.LayersDir()
-	if dir == "" {
+	if _, err := os.Stat(dir); err != nil { // a containerd that runs already may have its folders elsewhere
 		dir = m.data.path
 	}
 	n.agent, err = agent.New(agent.Config{

@@ -16,7 +16,8 @@ import (
 const (
 	defaultPeriod = 10 * time.Second
 	defaultHold   = 5 * time.Minute // as the kubelet's transition period
-	calmLooks     = 2               // without a Pod ended, a condition ends when it was not seen so often
+	calmLooks     = 2               // without a Pod ended, a condition ends near its threshold when it was not seen so often
+	attention     = 5               // while a condition holds, looks are so much more frequent
 	// measuring bounds the share of time that is spent on measuring Pods with limits of their own: one part in so many.
 	measuring = 50
 )
@@ -103,6 +104,11 @@ func (g *Guard) Run(ctx context.Context) error {
 		if again && err == nil && ctx.Err() == nil {
 			continue
 		}
+		period := g.cfg.Period
+		if len(g.marks) > 0 {
+			period /= attention
+		}
+		ticker.Reset(period)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -6,6 +6,7 @@ package pressure
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -93,6 +94,11 @@ func (t Threshold) limit(l stats.Level) int64 {
 // short reports whether a level is below the threshold. Of what has no capacity (inodes made as needed) nothing is.
 func (t Threshold) short(l stats.Level) bool { return l.Capacity > 0 && l.Available < t.limit(l) }
 
+// near reports whether a level is not clear of the threshold by a quarter.
+func (t Threshold) near(l stats.Level) bool {
+	return l.Capacity > 0 && l.Available < t.limit(l)+t.limit(l)/4
+}
+
 // why says what is short, the same as long as it is.
 func (t Threshold) why(l stats.Level) string {
 	if t.Percent > 0 && t.limit(l) == l.Capacity*t.Percent/100 {
@@ -140,17 +146,19 @@ type observed struct {
 	thresholds []Threshold
 	marks      map[corev1.NodeConditionType]mark
 	// How long a condition stays after it was last seen, so that it does not flap: hold once a Pod was ended for it,
-	// else calm.
+	// else calm, and that only near the threshold.
 	hold, calm time.Duration
 }
 
 // lasts reports whether a condition that is not seen now stays.
-func (o observed) lasts(m mark) bool {
-	hold := o.calm
+func (o observed) lasts(c corev1.NodeConditionType, m mark) bool {
 	if m.ended {
-		hold = o.hold
+		return o.now.Sub(m.at) < o.hold
 	}
-	return o.now.Sub(m.at) < hold
+	near := slices.ContainsFunc(o.thresholds, func(t Threshold) bool {
+		return t.Signal.condition() == c && t.near(o.levels.Of[t.Signal])
+	})
+	return near && o.now.Sub(m.at) < o.calm
 }
 
 // decision is what the node is short of now, and what it says of itself.
@@ -177,9 +185,9 @@ func decide(o observed) decision {
 	for c, m := range o.marks {
 		now, short := d.marks[c]
 		switch {
-		case short && o.lasts(m):
+		case short && o.lasts(c, m):
 			d.marks[c] = mark{at: now.at, why: m.why, ended: m.ended} // what began it is told until it ends
-		case !short && o.lasts(m):
+		case !short && o.lasts(c, m):
 			d.marks[c] = m
 		}
 	}

@@ -56,8 +56,9 @@ func TestDecide(t *testing.T) {
 		"several, memory first":      {levels: map[Signal]stats.Level{PIDs: {Capacity: 1000}, NodeDisk: {Capacity: gi}, Memory: {Capacity: gi}}, short: []Signal{Memory, NodeDisk, PIDs}, want: Conditions{memory: "memory.available is below 100Mi", disk: "nodefs.available is below 192Mi", pids: "pid.available is below 5%"}},
 		"over, but held":             {marks: map[corev1.NodeConditionType]mark{memory: {now.Add(-hold + 1), "before", true}}, want: Conditions{memory: "before"}},
 		"over for long":              {marks: map[corev1.NodeConditionType]mark{memory: {now.Add(-hold), "before", true}}, want: Conditions{}},
-		"over, and no Pod was ended": {marks: map[corev1.NodeConditionType]mark{memory: {now.Add(-20 * time.Second), "before", false}}, want: Conditions{}},
-		"just over":                  {marks: map[corev1.NodeConditionType]mark{memory: {now.Add(-19 * time.Second), "before", false}}, want: Conditions{memory: "before"}},
+		"over, and no Pod was ended": {marks: map[corev1.NodeConditionType]mark{memory: {now.Add(-time.Second), "before", false}}, want: Conditions{}},
+		"nearly over":                {levels: map[Signal]stats.Level{Memory: {Available: 124 * mi, Capacity: gi}}, marks: map[corev1.NodeConditionType]mark{memory: {now.Add(-19 * time.Second), "before", false}}, want: Conditions{memory: "before"}},
+		"nearly over for a while":    {levels: map[Signal]stats.Level{Memory: {Available: 124 * mi, Capacity: gi}}, marks: map[corev1.NodeConditionType]mark{memory: {now.Add(-20 * time.Second), "before", false}}, want: Conditions{}},
 		"the first cause stays":      {levels: map[Signal]stats.Level{ImageDisk: {Capacity: gi}}, marks: map[corev1.NodeConditionType]mark{disk: {now.Add(-time.Minute), "before", true}}, short: []Signal{ImageDisk}, want: Conditions{disk: "before"}},
 		"a cause of long ago not":    {levels: map[Signal]stats.Level{ImageDisk: {Capacity: gi}}, marks: map[corev1.NodeConditionType]mark{disk: {now.Add(-time.Hour), "before", true}}, short: []Signal{ImageDisk}, want: Conditions{disk: "imagefs.available is below 15%"}},
 	} {
