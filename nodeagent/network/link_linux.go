@@ -49,13 +49,20 @@ func (n *node) attach(rec record, nsPath string, inside *netlink.Handle) error {
 	if err != nil {
 		return fmt.Errorf("create %s: %w", name, err)
 	}
+	n.cfg.did("link")
 	if err := bringUp(n.links, veth); err != nil {
 		return err
 	}
+	n.cfg.did("bring up")
 	if err := configureInside(inside, rec.Address, n.gateway); err != nil {
 		return err
 	}
-	return n.routeTo(rec.Address, veth.Index)
+	n.cfg.did("configure inside")
+	if err := n.routeTo(rec.Address, veth.Index); err != nil {
+		return err
+	}
+	n.cfg.did("route")
+	return nil
 }
 
 // routeTo leads addr to the link, replacing a route an earlier Pod's link still has.

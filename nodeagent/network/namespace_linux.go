@@ -28,6 +28,7 @@ var podSysctls = []struct{ name, value string }{
 type namespaces struct {
 	net, ipc, uts string
 	hostname      string
+	did           func(what string)
 }
 
 // create makes the namespaces and pins them. The handle is bound to the new network namespace; it is nil without one.
@@ -84,6 +85,7 @@ func (n namespaces) createHere() (*netlink.Handle, error) {
 		if err := pin("/proc/thread-self/ns/"+name, path); err != nil {
 			return nil, err
 		}
+		n.did("pin " + name)
 	}
 	if n.net == "" {
 		return nil, nil

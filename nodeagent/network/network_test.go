@@ -20,8 +20,6 @@ import (
 	"github.com/slipway-dev/slipway/testing/need"
 )
 
-func TestMain(m *testing.M) { networktest.Main(m) }
-
 var (
 	podCIDR = netip.MustParsePrefix("10.244.0.0/24")
 	cluster = []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16"), netip.MustParsePrefix("10.96.0.0/16")}

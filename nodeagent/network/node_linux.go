@@ -30,6 +30,9 @@ type Config struct {
 	NodeIP       netip.Addr     // address of Pods on the host's network; zero: the outward one
 	Owner        string         // whose network this is, written on the device; another's is refused. Empty: not asked
 	Log          *slog.Logger   // nil: none
+
+	did   func(what string) // of tests: told of every change on the way of a sandbox
+	sweep time.Duration     // of tests
 }
 
 // node is the Network of a Linux host. Each Pod has a routed link of its own to the host; there is no shared segment
@@ -59,6 +62,12 @@ func Open(ctx context.Context, cfg Config) (Network, error) {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.sweep == 0 {
+		cfg.sweep = sweepPeriod
+	}
+	if cfg.did == nil {
+		cfg.did = func(string) {}
 	}
 	if !cfg.PodCIDR.IsValid() || !cfg.PodCIDR.Addr().Is4() || cfg.PodCIDR.Bits() < 16 || cfg.PodCIDR.Bits() > 30 {
 		return nil, fmt.Errorf("Pod range %s is not an IPv4 range between /16 and /30", cfg.PodCIDR)
@@ -153,13 +162,21 @@ func (n *node) adopt() ([]record, error) {
 func (n *node) watch(ctx context.Context) {
 	defer close(n.ended)
 	defer n.local.Close()
-	tick := time.NewTicker(guardPeriod)
+	tick, sweep := time.NewTicker(guardPeriod), time.NewTicker(n.cfg.sweep)
 	defer tick.Stop()
+	defer sweep.Stop()
 	var seen uint32
+	var stray map[int]string
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-sweep.C:
+			var err error
+			if stray, err = n.sweepLinks(stray); err != nil {
+				n.cfg.Log.Error("look for links without a Pod", "error", err)
+			}
+			continue
 		case <-tick.C:
 		}
 		n.local.Retry()

@@ -17,6 +17,7 @@ import (
 type record struct {
 	Pod     Pod
 	Address netip.Addr // the zero Addr with HostNetwork
+	Making  bool       `json:",omitempty"` // not everything is there: who made it was cut off, or has not ended yet
 }
 
 // records keeps a folder per sandbox under its own folder: sandbox.json beside the pinned namespaces and shm.

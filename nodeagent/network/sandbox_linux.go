@@ -81,10 +81,13 @@ func (n *node) make(rec *record) error {
 		if err := n.reserve(rec); err != nil {
 			return err
 		}
+		n.cfg.did("reserve an address")
 	}
+	rec.Making = true
 	if err := n.records.save(*rec); err != nil {
 		return err
 	}
+	n.cfg.did("record")
 	pins := n.pins(pod)
 	if pins.net != "" || pins.ipc != "" {
 		inside, err := pins.create()
@@ -104,8 +107,14 @@ func (n *node) make(rec *record) error {
 		if err := mountShm(n.records.path(pod.ID, "shm")); err != nil {
 			return err
 		}
+		n.cfg.did("mount shm")
 	}
-	return n.openPorts(*rec)
+	if err := n.openPorts(*rec); err != nil {
+		return err
+	}
+	n.cfg.did("open ports")
+	rec.Making = false
+	return n.records.save(*rec)
 }
 
 // reserve gives rec an address, its earlier one where it has one.
@@ -150,20 +159,26 @@ func (n *node) clear(rec record) error {
 		if err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("remove the route to %s: %w", rec.Address, err)
 		}
+		n.cfg.did("remove the route")
 		if err := n.closePorts(rec); err != nil {
 			return err
 		}
+		n.cfg.did("close ports")
 	}
 	for _, name := range []string{"net", "ipc", "uts", "shm"} {
 		if err := unmount(n.records.path(id, name)); err != nil {
 			return err
 		}
+		n.cfg.did("unmount " + name)
 	}
 	return nil
 }
 
 // whole says whether everything rec asks for is there.
 func (n *node) whole(rec record) bool {
+	if rec.Making {
+		return false
+	}
 	pins := n.pins(rec.Pod)
 	for _, path := range []string{pins.net, pins.ipc, pins.uts} {
 		if path != "" && !pinned(path) {
@@ -179,7 +194,7 @@ func (n *node) whole(rec record) bool {
 }
 
 func (n *node) pins(pod Pod) namespaces {
-	pins := namespaces{hostname: pod.Hostname}
+	pins := namespaces{hostname: pod.Hostname, did: n.cfg.did}
 	if !pod.HostNetwork {
 		pins.net, pins.uts = n.records.path(pod.ID, "net"), n.records.path(pod.ID, "uts")
 	}
