@@ -14,27 +14,45 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mountTmpfs mounts a tmpfs on dir, unless one is there; fresh says whether it did.
-func mountTmpfs(dir string, size int64) (fresh bool, err error) {
+// tmpfs is what one is mounted with.
+type tmpfs struct {
+	size  int64 // zero: the kernel's default
+	mode  os.FileMode
+	group *int64 // nil: root's
+}
+
+func (t tmpfs) options() string {
+	mode := t.mode.Perm()
+	if t.mode&os.ModeSetgid != 0 {
+		mode |= 0o2000
+	}
+	options := fmt.Sprintf("mode=%04o", uint32(mode))
+	if t.size > 0 {
+		options += ",size=" + strconv.FormatInt(t.size, 10)
+	}
+	if t.group != nil {
+		options += ",gid=" + strconv.FormatInt(*t.group, 10)
+	}
+	return options
+}
+
+// mountTmpfs mounts a tmpfs on dir, unless one is there.
+func mountTmpfs(dir string, t tmpfs) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return false, err
+		return err
 	}
 	var st unix.Statfs_t
 	var here, parent unix.Stat_t
 	if err := errors.Join(unix.Statfs(dir, &st), unix.Stat(dir, &here), unix.Stat(filepath.Dir(dir), &parent)); err != nil {
-		return false, fmt.Errorf("look at %s: %w", dir, err)
+		return fmt.Errorf("look at %s: %w", dir, err)
 	}
 	if st.Type == unix.TMPFS_MAGIC && here.Dev != parent.Dev {
-		return false, nil
+		return nil
 	}
-	options := "mode=0755"
-	if size > 0 {
-		options += ",size=" + strconv.FormatInt(size, 10)
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, t.options()); err != nil {
+		return fmt.Errorf("mount tmpfs on %s: %w", dir, err)
 	}
-	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
-		return false, fmt.Errorf("mount tmpfs on %s: %w", dir, err)
-	}
-	return true, nil
+	return nil
 }
 
 // unmountBelow unmounts everything mounted on or below dir, the last mounted first.

@@ -18,6 +18,8 @@ import (
 const (
 	dataLink = "..data"
 	dataTemp = "..data_tmp"
+
+	stampPrefix = "..20"
 )
 
 // project brings dir to hold exactly c. A reader sees the old files or the new, never a mix.
@@ -38,9 +40,9 @@ func project(dir string, c content) error {
 		return fmt.Errorf("read %s: %w", dataLink, err)
 	}
 	if old != "" && holds(root, old, c) {
-		return link(root, c)
+		return errors.Join(link(root, c), sweep(root, old))
 	}
-	stamp, err := os.MkdirTemp(dir, "..20")
+	stamp, err := os.MkdirTemp(dir, stampPrefix)
 	if err != nil {
 		return err
 	}
@@ -55,10 +57,21 @@ func project(dir string, c content) error {
 	if err := link(root, c); err != nil {
 		return err
 	}
-	if old != "" && filepath.IsLocal(old) {
-		return root.RemoveAll(old)
+	return sweep(root, stamp)
+}
+
+// sweep removes the folders of files but the one in use: the one before it, and those that were never finished.
+func sweep(root *os.Root, keep string) error {
+	entries, err := fs.ReadDir(root.FS(), ".")
+	if err != nil {
+		return err
 	}
-	return nil
+	for _, e := range entries {
+		if name := e.Name(); name != keep && e.IsDir() && strings.HasPrefix(name, stampPrefix) {
+			err = errors.Join(err, root.RemoveAll(name))
+		}
+	}
+	return err
 }
 
 // holds reports whether the folder has exactly the files of c.

@@ -66,7 +66,7 @@ func (v *Volumes) Sync(ctx context.Context, self downward.Self) (next time.Time,
 		return next, fmt.Errorf("make the Pod's folder: %w", err)
 	}
 	if slices.ContainsFunc(pod.Spec.Volumes, projects) {
-		if _, err := mountTmpfs(v.projectedDir(pod.UID), 0); err != nil {
+		if err := mountTmpfs(v.projectedDir(pod.UID), tmpfs{mode: 0o755}); err != nil {
 			return next, err
 		}
 	}
@@ -136,40 +136,42 @@ func (v *Volumes) emptyDir(pod *corev1.Pod, vol corev1.Volume) error {
 	if err != nil {
 		return err
 	}
-	fresh, err := v.makeEmpty(pod, vol, dir)
-	if err != nil || !fresh {
-		return err // once made it is the containers': its mode and owner are theirs to change
-	}
-	mode := os.FileMode(0o777)
-	if group := fsGroup(pod); group != nil {
+	// Once made it is the containers': its mode and owner are theirs to change. So it appears with the right ones.
+	mode, group := os.FileMode(0o777), fsGroup(pod)
+	if group != nil {
 		mode |= os.ModeSetgid
-		if err := os.Chown(dir, -1, int(*group)); err != nil {
-			return err
-		}
 	}
-	return os.Chmod(dir, mode)
-}
-
-// makeEmpty makes the directory of an emptyDir; fresh says whether it was not there.
-func (v *Volumes) makeEmpty(pod *corev1.Pod, vol corev1.Volume, dir string) (fresh bool, err error) {
 	switch vol.EmptyDir.Medium {
 	case corev1.StorageMediumDefault:
-		if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-			return false, err
-		}
-		err = os.Mkdir(dir, 0o755)
-		if errors.Is(err, fs.ErrExist) {
-			return false, nil
-		}
-		return err == nil, err
+		return makeDir(dir, mode, group)
 	case corev1.StorageMediumMemory:
 		size := int64(0)
 		if limit := vol.EmptyDir.SizeLimit; limit != nil {
 			size = limit.Value()
 		}
-		return mountTmpfs(dir, size)
+		return mountTmpfs(dir, tmpfs{size: size, mode: mode, group: group})
 	}
-	return false, fmt.Errorf("medium %q is not supported", vol.EmptyDir.Medium)
+	return fmt.Errorf("medium %q is not supported", vol.EmptyDir.Medium)
+}
+
+// makeDir makes a directory, unless there is one, in one step: nobody finds it without its mode and group.
+func makeDir(dir string, mode os.FileMode, group *int64) error {
+	if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	next := dir + ".next" // no volume has a name with a dot
+	if err := errors.Join(os.RemoveAll(next), os.MkdirAll(next, 0o700)); err != nil {
+		return err
+	}
+	if group != nil {
+		if err := os.Chown(next, -1, int(*group)); err != nil {
+			return err
+		}
+	}
+	if err := os.Chmod(next, mode); err != nil {
+		return err
+	}
+	return os.Rename(next, dir)
 }
 
 func fsGroup(pod *corev1.Pod) *int64 {
