@@ -16,13 +16,14 @@ import (
 )
 
 // LogScheme begins the stdout address of a container whose output this shim writes to a log file:
-// "slipway-log:///var/log/pods/x/0.log?bytes=10485760&files=5".
+// "slipway-log:///var/log/pods/x/0.log?bytes=10485760&files=5&exit=/var/lib/x/0.exit".
 const LogScheme = "slipway-log"
 
 // target is where a container's log goes.
 type target struct {
 	path   string
 	limits crilog.Limits
+	exit   string // file for a note of the exit; empty: none is kept
 }
 
 // parseTarget reads a stdout address. ok is false when the address is not of LogScheme.
@@ -37,8 +38,8 @@ func parseTarget(address string) (t target, ok bool, err error) {
 	if !filepath.IsAbs(u.Path) {
 		return target{}, true, fmt.Errorf("parse log address %q: the path is not absolute", address)
 	}
-	t = target{path: u.Path, limits: crilog.DefaultLimits}
 	query := u.Query()
+	t = target{path: u.Path, limits: crilog.DefaultLimits, exit: query.Get("exit")}
 	if v := query.Get("bytes"); v != "" {
 		if t.limits.Bytes, err = strconv.ParseInt(v, 10, 64); err != nil {
 			return target{}, true, fmt.Errorf("parse log address: bytes: %w", err)
@@ -57,13 +58,14 @@ type output struct {
 	holders []*os.File // keep the pipes open until the container's writers are there
 	pipes   []string
 	file    *crilog.File
+	note    note
 	done    chan struct{}
 }
 
 // openOutput makes one named pipe per stream in dir and begins copying them to the log. release must be called when
 // the writers have opened the pipes, or never will.
 func openOutput(dir string, t target, streams ...crilog.Stream) (_ *output, err error) {
-	o := &output{done: make(chan struct{})}
+	o := &output{note: note(t.exit).begin(), done: make(chan struct{})}
 	var readers []*os.File
 	defer func() {
 		if err != nil {

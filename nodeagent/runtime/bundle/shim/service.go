@@ -1,6 +1,6 @@
-// Package shim is containerd's runc task service with two additions: it writes the containers' output to CRI log
-// files itself, so that logs outlive the agent and containerd, and it leaves no socket behind when its group of
-// containers ends.
+// Package shim is containerd's runc task service with three additions: it writes the containers' output to CRI log
+// files itself, so that logs outlive the agent and containerd, it notes how containers end for when nobody is there to
+// be told, and it leaves no socket behind when its group of containers ends.
 //
 // It must not know Pods: a group is what the annotation io.containerd.runc.v2.group says.
 package shim
@@ -21,6 +21,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/shutdown"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
+	"github.com/containerd/log"
 	"github.com/containerd/ttrpc"
 
 	"github.com/slipway-dev/slipway/nodeagent/runtime/bundle/crilog"
@@ -189,6 +190,9 @@ func (p exitPublisher) Publish(ctx context.Context, topic string, event events.E
 		out := p.service.outputs[exit.ContainerID]
 		p.service.mu.Unlock()
 		if out != nil {
+			if err := out.note.end(exit.ExitStatus, exit.ExitedAt.AsTime()); err != nil {
+				log.G(ctx).WithError(err).Warn("note the exit of " + exit.ContainerID)
+			}
 			out.drained(drainBeforeExit)
 		}
 	}

@@ -21,9 +21,10 @@ func TestParseTarget(t *testing.T) {
 		"":                                 {},
 		"/run/fifo":                        {},
 		"file:///tmp/x":                    {},
-		"slipway-log:///var/0":             {want: target{"/var/0", crilog.DefaultLimits}, mine: true},
-		"slipway-log:///a%20b/0":           {want: target{"/a b/0", crilog.DefaultLimits}, mine: true},
-		"slipway-log:///0?bytes=7&files=2": {want: target{"/0", crilog.Limits{Bytes: 7, Files: 2}}, mine: true},
+		"slipway-log:///var/0":             {want: target{"/var/0", crilog.DefaultLimits, ""}, mine: true},
+		"slipway-log:///a%20b/0":           {want: target{"/a b/0", crilog.DefaultLimits, ""}, mine: true},
+		"slipway-log:///0?bytes=7&files=2": {want: target{"/0", crilog.Limits{Bytes: 7, Files: 2}, ""}, mine: true},
+		"slipway-log:///0?exit=%2Fs%2Fx":   {want: target{"/0", crilog.DefaultLimits, "/s/x"}, mine: true},
 		"slipway-log:///0?bytes=x":         {mine: true, fails: true},
 		"slipway-log:relative":             {mine: true, fails: true},
 	}
@@ -79,7 +80,7 @@ func TestOutputGoesFromThePipesToTheLog(t *testing.T) {
 }
 
 func TestOutputEndsWhenNobodyCame(t *testing.T) {
-	out, err := openOutput(t.TempDir(), target{filepath.Join(t.TempDir(), "0.log"), crilog.DefaultLimits}, crilog.Stdout)
+	out, err := openOutput(t.TempDir(), target{filepath.Join(t.TempDir(), "0.log"), crilog.DefaultLimits, ""}, crilog.Stdout)
 	if err != nil {
 		t.Fatal(err)
 	}
