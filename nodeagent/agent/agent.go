@@ -146,8 +146,13 @@ func (a *Agent) Logs(ctx context.Context, pod *corev1.Pod, opts *corev1.PodLogOp
 func (a *Agent) Run(ctx context.Context) error {
 	a.ctx = ctx
 	changes := a.cfg.Engine.Watch(ctx) // before the first list, so that nothing is missed between
-	if err := a.refresh(ctx); err != nil {
+	// A Pod whose containers are not known would get them a second time.
+	for err := a.refresh(ctx); err != nil; err = a.refresh(ctx) {
 		a.log.Warn("list containers, trying again", "err", err)
+		rest(ctx, engineRetry)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 	}
 	a.guard = a.newGuard(ctx) // before any Pod is looked at
 	var parts sync.WaitGroup
@@ -199,6 +204,9 @@ func (a *Agent) followPods(ctx context.Context) {
 		switch {
 		case c.Synced:
 			a.mu.Lock()
+			if !a.podsKnown {
+				a.log.Info("the node's pods are known", "pods", len(a.workers))
+			}
 			a.podsKnown = true
 			a.mu.Unlock()
 			a.adoptOrphans(ctx)

@@ -166,15 +166,18 @@ func messagePath(c corev1.Container) string {
 	return corev1.TerminationMessagePathDefault
 }
 
-// start runs a created container.
+// start runs a created container, and its postStart hook: that of a container an earlier agent started, too, when it
+// is not known to have run to its end.
 func (w *worker) start(ctx context.Context, pod *corev1.Pod, action lifecycle.Action, ip string) func() {
 	w.mu.Lock()
 	w.own[action.ID] = true
 	w.mu.Unlock()
 	err := w.a.cfg.Engine.Start(ctx, action.ID)
+	hooked := false
 	if err == nil {
 		w.eventOf(pod, action.Container, corev1.EventTypeNormal, "Started", "Started container "+action.Container)
 		w.postStart(ctx, pod, ip, action)
+		hooked = ctx.Err() == nil
 	}
 	refreshErr := w.a.refresh(ctx)
 	failed := errors.Is(err, engine.ErrStart)
@@ -186,6 +189,9 @@ func (w *worker) start(ctx context.Context, pod *corev1.Pod, action lifecycle.Ac
 		rest(ctx, firstPause)
 	}
 	return func() {
+		if hooked {
+			w.o.Hooked[action.ID] = struct{}{}
+		}
 		if failed {
 			w.o.StartFails[action.ID] = lifecycle.Failure{Reason: lifecycle.ReasonStartError, Message: err.Error(), At: time.Now()}
 		}

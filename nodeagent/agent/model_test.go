@@ -40,6 +40,11 @@ type modelEngine struct {
 	watchers []chan engine.Event
 	badStart map[string]bool // by image
 	stubborn bool            // SIGTERM is ignored
+	ends     map[string]int  // exit codes of containers that end at once, by image
+	linger   time.Duration   // how long a container takes to end on a signal
+
+	history []string // what happened to which container
+	faults  []string // what must not happen and did
 }
 
 func newModelEngine(images ...string) *modelEngine {
@@ -104,7 +109,14 @@ func (e *modelEngine) Start(_ context.Context, id string) error {
 			s.State, s.ExitCode, s.FinishedAt = engine.Exited, 128, time.Now()
 			return fmt.Errorf("%w: no such file", engine.ErrStart)
 		}
+		if s.State != engine.Created {
+			return nil
+		}
+		e.once(s, "started")
 		s.State, s.StartedAt = engine.Running, time.Now()
+		if code, ends := e.ends[s.Image]; ends {
+			s.State, s.ExitCode, s.FinishedAt = engine.Exited, code, time.Now()
+		}
 		return nil
 	})
 }
@@ -125,12 +137,23 @@ func (e *modelEngine) Signal(_ context.Context, id string, signal int, _ bool) e
 	stubborn := e.stubborn
 	e.mu.Unlock()
 	if signal == 0 && stubborn {
-		return nil
+		return e.change(id, func(s *engine.Status) error { s.StopAskedAt = time.Now(); return nil })
 	}
 	if signal == 0 {
 		signal = int(syscall.SIGTERM)
 	}
-	return e.exit(id, 128+signal)
+	asked := func(s *engine.Status) error {
+		if s.State == engine.Running {
+			e.once(s, fmt.Sprintf("signalled %d", signal))
+			s.StopAskedAt = time.Now()
+		}
+		return nil
+	}
+	if e.linger > 0 {
+		time.AfterFunc(e.linger, func() { _ = e.exit(id, 128+signal) })
+		return e.change(id, asked)
+	}
+	return errors.Join(e.change(id, asked), e.exit(id, 128+signal))
 }
 
 func (e *modelEngine) Remove(_ context.Context, id string) error {
@@ -151,7 +174,14 @@ func (e *modelEngine) List(context.Context) ([]engine.Status, error) {
 	return out, nil
 }
 
-func (e *modelEngine) Exec(context.Context, string, engine.Exec) (int, error) { return 0, nil }
+func (e *modelEngine) Exec(_ context.Context, id string, x engine.Exec) (int, error) {
+	return 0, e.change(id, func(s *engine.Status) error {
+		if x.Command[0] != "probe" {
+			e.note(s, "ran "+x.Command[0])
+		}
+		return nil
+	})
+}
 
 func (e *modelEngine) Watch(context.Context) <-chan engine.Event {
 	e.mu.Lock()

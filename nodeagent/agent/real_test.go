@@ -197,6 +197,8 @@ func TestRealPods(t *testing.T) {
 	t.Run("part of a volume", func(t *testing.T) { realSubPath(t, r) })
 	t.Run("the node's network and paths", func(t *testing.T) { realHost(t, r) })
 	t.Run("containerd is killed", func(t *testing.T) { realKilledContainerd(t, r) })
+	t.Run("a shim is killed", func(t *testing.T) { realKilledShim(t, r) })
+	t.Run("what belongs to nobody", func(t *testing.T) { realOrphans(t, r) })
 	t.Run("sidecar", func(t *testing.T) { realSidecar(t, r) })
 	t.Run("nothing is left", func(t *testing.T) { realNothingLeft(t, r) })
 }

@@ -62,6 +62,7 @@ func newWorker(a *Agent, pod *corev1.Pod) *worker {
 		o: lifecycle.Observed{
 			HostIPs: a.cfg.NodeIPs, Images: map[string]lifecycle.Image{}, CreateFails: map[string]lifecycle.Failure{},
 			StartFails: map[string]lifecycle.Failure{}, Signalled: map[string]time.Time{}, Messages: map[string]string{},
+			Hooked: map[string]struct{}{},
 		},
 	}
 	w.probes = probe.NewSet(w.wake)
@@ -238,6 +239,7 @@ func (w *worker) prune() {
 	forget := func(id string) bool { return !exists[id] }
 	maps.DeleteFunc(w.o.StartFails, func(id string, _ lifecycle.Failure) bool { return forget(id) })
 	maps.DeleteFunc(w.o.Signalled, func(id string, _ time.Time) bool { return forget(id) })
+	maps.DeleteFunc(w.o.Hooked, func(id string, _ struct{}) bool { return forget(id) })
 	maps.DeleteFunc(w.o.Messages, func(id string, _ string) bool { return forget(id) })
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -289,7 +291,8 @@ func (w *worker) targets() []probe.Target {
 	var out []probe.Target
 	for _, s := range w.o.Containers {
 		c, ok := containerNamed(w.pod, s.Labels[lifecycle.LabelContainer])
-		if _, ending := w.o.Signalled[s.ID]; !ok || ending || s.State != engine.Running {
+		_, ending := w.o.Signalled[s.ID]
+		if !ok || ending || s.State != engine.Running || !s.StopAskedAt.IsZero() {
 			continue
 		}
 		out = append(out, probe.Target{

@@ -1,4 +1,5 @@
-// Package cgroup removes the control groups that Pods leave behind, in every hierarchy of the host: v1, hybrid and v2.
+// Package cgroup removes the control groups that Pods leave behind, and kills what runs in one, in every hierarchy of
+// the host: v1, hybrid and v2.
 //
 // It makes none and sets no limits: the container runtime does.
 package cgroup

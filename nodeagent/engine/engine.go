@@ -72,7 +72,7 @@ type Containers interface {
 	// when it fails. A command that cannot be executed is no failure of Create: Start tells of it.
 	Create(ctx context.Context, spec Container) error
 	// Start runs the container's process. ErrStart when the command cannot be executed; the container then
-	// exists, exited, with exit code 128 or as the runtime says.
+	// exists, exited, with exit code 128 or as the runtime says. Starting what runs is no error.
 	Start(ctx context.Context, id string) error
 	// Signal sends a signal to the container's first process, or to all its processes. Signal 0 is the one by which
 	// the container wants to be stopped. Signalling what has exited is no error.
@@ -80,7 +80,8 @@ type Containers interface {
 	// Remove kills what still runs and deletes the container with its writable layer. Removing what does not
 	// exist is no error.
 	Remove(ctx context.Context, id string) error
-	// List returns every container of this engine's namespace, sorted by id.
+	// List returns every container of this engine's namespace, sorted by id. One whose process never began and no
+	// longer can, because making it was cut off, is not listed but removed: it may be made again with its id.
 	List(ctx context.Context) ([]Status, error)
 	// Exec runs a command in a running container until it ends or ctx does, and returns its exit code.
 	Exec(ctx context.Context, id string, exec Exec) (exitCode int, err error)
@@ -174,7 +175,10 @@ type Status struct {
 	FinishedAt time.Time
 	ExitCode   int
 	OOMKilled  bool
+	Lost       string // why nobody knows how it ended: a sentence for people; empty when the exit code is the container's own
 	LogPath    string
+
+	StopAskedAt time.Time // when Signal sent the signal by which it wants to be stopped; zero: not yet
 }
 
 // Exec is a command to run beside a container's process.

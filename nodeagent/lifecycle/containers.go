@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -47,7 +48,7 @@ func (v view) containerStatus(c corev1.Container, init bool) corev1.ContainerSta
 	stored := v.stored[c.Name]
 	out := corev1.ContainerStatus{
 		Name:         c.Name,
-		RestartCount: int32(inst.attempt),
+		RestartCount: max(int32(inst.attempt), v.stored[c.Name].RestartCount),
 		Image:        inst.Image,
 		ImageID:      inst.ImageID,
 		ContainerID:  ContainerIDPrefix + inst.ID,
@@ -93,8 +94,9 @@ func (v view) restarting(c corev1.Container, init bool, inst instance, next verd
 // unseen returns the status of a container of which the engine has nothing.
 func (v view) unseen(c corev1.Container, init bool) corev1.ContainerStatus {
 	stored, next := v.stored[c.Name], v.judge(c, init)
-	if stored.ContainerID == "" {
-		return corev1.ContainerStatus{Name: c.Name, Image: c.Image, Started: new(bool), State: corev1.ContainerState{Waiting: v.waiting(c, init, next)}}
+	if !began(stored) {
+		return corev1.ContainerStatus{Name: c.Name, Image: c.Image, Started: new(bool), RestartCount: stored.RestartCount,
+			LastTerminationState: stored.LastTerminationState, State: corev1.ContainerState{Waiting: v.waiting(c, init, next)}}
 	}
 	out := *stored.DeepCopy()
 	if out.State.Terminated != nil && (v.ends() || next.turn == turnDone) {
@@ -163,11 +165,13 @@ func (v view) terminated(inst instance) *corev1.ContainerStateTerminated {
 		t.Reason, t.Message = ReasonStartError, f.Message
 	case inst.OOMKilled:
 		t.Reason = ReasonOOMKilled
+	case inst.Lost != "":
+		t.Reason = ReasonStatusUnknown
 	case inst.ExitCode == 0:
 		t.Reason = ReasonCompleted
 	}
 	if t.Message == "" {
-		t.Message = v.storedMessage(inst)
+		t.Message = cmp.Or(v.storedMessage(inst), inst.Lost)
 	}
 	return t
 }

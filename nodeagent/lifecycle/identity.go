@@ -75,7 +75,7 @@ func instancesOf(o Observed) map[string][]instance {
 		if s.State == engine.Exited && s.StartedAt.IsZero() && o.starting(name, attempt) {
 			s.State = engine.Created // why it did not start is not known yet
 		}
-		if s.State == engine.Running && o.starting(name, attempt) && o.hasPostStart(name) {
+		if s.State == engine.Running && o.hasPostStart(name) && (o.starting(name, attempt) || !o.hooked(name, s.ID)) {
 			s.State = engine.Created // it counts as running when its hook has run
 		}
 		out[name] = append(out[name], instance{Status: s, name: name, attempt: attempt, backOff: backOff, sandbox: s.Labels[LabelSandbox]})
@@ -91,6 +91,20 @@ func (o Observed) starting(container string, attempt int) bool {
 	for _, verb := range []Verb{Create, Start} {
 		if _, busy := o.Busy[Action{Verb: verb, Container: container, Attempt: attempt}.Key()]; busy {
 			return true
+		}
+	}
+	return false
+}
+
+// hooked reports whether a container's postStart hook has run: this agent saw to it, or an earlier one did before it
+// wrote that the container runs. One that was cut off runs again.
+func (o Observed) hooked(container, id string) bool {
+	if _, ok := o.Hooked[id]; ok {
+		return true
+	}
+	for _, s := range slices.Concat(o.Pod.Status.InitContainerStatuses, o.Pod.Status.ContainerStatuses) {
+		if s.Name == container {
+			return s.ContainerID == ContainerIDPrefix+id && s.State.Running != nil
 		}
 	}
 	return false

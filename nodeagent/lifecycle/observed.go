@@ -36,6 +36,7 @@ type Observed struct {
 	StartFails  map[string]Failure   // by container id: the command could not be executed
 	Probes      map[string]Probe     // by container id; absent: not probed (yet)
 	Signalled   map[string]time.Time // by container id: when it was asked to end
+	Hooked      map[string]struct{}  // by container id: its postStart hook has run
 	Messages    map[string]string    // by container id: termination message
 	Busy        map[string]struct{}  // Action.Key of what is under way
 	Drained     bool                 // no new connections reach the Pod any more

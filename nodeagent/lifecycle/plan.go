@@ -118,7 +118,7 @@ func (p *planner) hold(c corev1.Container, inst instance) {
 	}
 	grace := seconds(gracePeriod(p.Pod))
 	probe := p.Probes[inst.ID]
-	_, signalled := p.Signalled[inst.ID]
+	_, signalled := p.asked(inst)
 	switch {
 	case !p.current(inst):
 		p.stop(inst, "Pod sandbox changed, it will be killed and re-created.", grace)
@@ -135,7 +135,7 @@ func (p *planner) hold(c corev1.Container, inst instance) {
 // stop asks a running container to end, and kills it when its grace is over.
 func (p *planner) stop(inst instance, reason string, grace time.Duration) {
 	a := Action{Verb: Stop, Container: inst.name, Attempt: inst.attempt, ID: inst.ID, Reason: reason, Grace: grace}
-	asked, signalled := p.Signalled[inst.ID]
+	asked, signalled := p.asked(inst)
 	if !signalled {
 		p.add(a)
 		return
@@ -145,6 +145,14 @@ func (p *planner) stop(inst instance, reason string, grace time.Duration) {
 		return
 	}
 	p.add(Action{Verb: Kill, Container: inst.name, Attempt: inst.attempt, ID: inst.ID})
+}
+
+// asked returns when a container was asked to end: by this agent, or by an earlier one, as the engine remembers.
+func (p *planner) asked(inst instance) (time.Time, bool) {
+	if at, ok := p.Signalled[inst.ID]; ok {
+		return at, true
+	}
+	return inst.StopAskedAt, !inst.StopAskedAt.IsZero()
 }
 
 // removeOld removes all but the two newest attempts of each container: the newest, and the one `--previous` means.

@@ -73,7 +73,7 @@ func (v view) judge(c corev1.Container, init bool) verdict {
 	if !again {
 		return verdict{turn: turnDone, attempt: inst.attempt}
 	}
-	next := verdict{turn: turnCreate, attempt: inst.attempt + 1}
+	next := verdict{turn: turnCreate, attempt: max(inst.attempt+1, v.known(c.Name))}
 	pause := inst.backOff
 	if inst.neverRan() || !v.current(inst) || (!inst.StartedAt.IsZero() && inst.FinishedAt.Sub(inst.StartedAt) >= BackOffReset) {
 		pause = 0
@@ -97,9 +97,13 @@ const exitNotStarted = 128
 
 // judgeUnknown decides for a container of which the engine has nothing: it never was, or it was lost.
 func (v view) judgeUnknown(c corev1.Container, init bool) verdict {
-	stored := v.stored[c.Name]
-	if stored.ContainerID == "" {
-		return verdict{turn: turnCreate}
+	stored, attempt := v.stored[c.Name], v.known(c.Name)
+	next := verdict{turn: turnCreate, attempt: attempt}
+	if attempt > 0 {
+		next.backOff = BackOffStart
+	}
+	if !began(stored) {
+		return next
 	}
 	exit := exitLost
 	if t := stored.State.Terminated; t != nil {
@@ -108,7 +112,26 @@ func (v view) judgeUnknown(c corev1.Container, init bool) verdict {
 	if !v.restarts(c, init, exit) {
 		return verdict{turn: turnDone, attempt: int(stored.RestartCount)}
 	}
-	return verdict{turn: turnCreate, attempt: int(stored.RestartCount) + 1, backOff: BackOffStart}
+	return next
+}
+
+// known returns the lowest attempt that the stored status leaves open: one after that which it shows, or the one it
+// shows when that never began.
+func (v view) known(name string) int {
+	stored := v.stored[name]
+	if began(stored) {
+		return int(stored.RestartCount) + 1
+	}
+	return int(stored.RestartCount)
+}
+
+// began reports whether the attempt of which a status was stored ran.
+func began(s corev1.ContainerStatus) bool {
+	if s.State.Running != nil || s.State.Terminated != nil {
+		return true
+	}
+	last := s.LastTerminationState.Terminated
+	return last != nil && s.ContainerID != "" && last.ContainerID == s.ContainerID
 }
 
 // exitLost stands for the exit code of a container that vanished, as the kubelet's.

@@ -31,7 +31,7 @@ var rooms = map[string][]string{
 	"reconciler/gitops":        {"apiserver/api", "apiserver/store", "apiserver/event", "reconciler/loop", "gitsource"},
 	"nodeagent/agent":          {"apiserver/api", "apiserver/store", "apiserver/event", "reconciler/loop", "nodeagent"},
 	"nodeagent/lifecycle":      {"apiserver/api", "nodeagent/engine"},
-	"nodeagent/engine":         {},
+	"nodeagent/engine":         {"nodeagent/cgroup"},
 	"nodeagent/runtime":        {},
 	"nodeagent/network":        {},
 	"nodeagent/proxy":          {"apiserver/api", "apiserver/store", "nodeagent/catalog", "nodeagent/network"},

@@ -19,6 +19,7 @@ type entry struct {
 	cgroup     string
 	stopSignal string
 	startFault string         // why its command cannot be executed; told by Start
+	begun      time.Time      // when containerd was asked to start it, whether or not it did
 	process    *specs.Process // nil: not read yet
 	task       bool           // containerd may still hold its task
 	touched    uint64         // when it last changed, in changes of the cache
@@ -31,6 +32,7 @@ type exit struct {
 	code int
 	at   time.Time
 	oom  bool
+	lost string // why that is not known
 }
 
 // cache holds the entries of all containers.
@@ -108,6 +110,14 @@ func (c *cache) isLeft(id string) bool {
 	return left
 }
 
+// unknown says that there is no such container, and that none is being made or waits to be removed.
+func (c *cache) unknown(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, left := c.left[id]
+	return c.entries[id] == nil && c.busy[id] == 0 && !left
+}
+
 func (c *cache) get(id string) (entry, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -122,6 +132,7 @@ func (c *cache) put(e entry) {
 	defer c.mu.Unlock()
 	c.touch(&e)
 	c.entries[e.status.ID] = &e
+	delete(c.left, e.status.ID) // it was made after all
 }
 
 func (c *cache) drop(id string) {
@@ -149,16 +160,15 @@ func (c *cache) list() []engine.Status {
 	return list
 }
 
-// starting returns why a container cannot be started, "" when it can; false when there is none.
-func (c *cache) starting(id string) (fault string, ok bool) {
-	e, ok := c.get(id)
-	return e.startFault, ok
+// starting notes that containerd is about to be asked to start a container.
+func (c *cache) starting(id string, at time.Time) (entry, bool) {
+	return c.change(id, func(e *entry) { e.begun = at })
 }
 
-// started notes that a container runs, unless its end was seen already.
-func (c *cache) started(id string, pid int, at time.Time) (entry, bool) {
-	return c.change(id, func(e *entry) {
-		e.status.StartedAt = at
+// started notes that a container runs since it was asked to, unless its end was seen already.
+func (c *cache) started(id string, pid int) {
+	c.change(id, func(e *entry) {
+		e.status.StartedAt = e.begun
 		if e.status.State == engine.Created {
 			e.status.State, e.status.PID = engine.Running, pid
 		}
@@ -171,9 +181,27 @@ func (c *cache) exited(id string, x exit) (entry, bool) {
 		if e.ended() {
 			return
 		}
-		e.status.State, e.status.PID = engine.Exited, 0
-		e.status.ExitCode, e.status.FinishedAt, e.status.OOMKilled = x.code, x.at, x.oom
+		e.end(x)
 	})
+}
+
+// neverStarted notes that a container's command could not be executed.
+func (c *cache) neverStarted(id string) (entry, bool) {
+	return c.change(id, func(e *entry) {
+		if !e.ended() {
+			e.begun = time.Time{}
+			e.end(exit{code: exitNeverStarted, at: time.Now()})
+		}
+	})
+}
+
+// end makes an entry one of a container that ended.
+func (e *entry) end(x exit) {
+	e.status.State, e.status.PID = engine.Exited, 0
+	if e.status.StartedAt.IsZero() {
+		e.status.StartedAt = e.begun
+	}
+	e.status.ExitCode, e.status.FinishedAt, e.status.OOMKilled, e.status.Lost = x.code, x.at, x.oom, x.lost
 }
 
 func (c *cache) change(id string, do func(*entry)) (entry, bool) {
@@ -188,37 +216,70 @@ func (c *cache) change(id string, do func(*entry)) (entry, bool) {
 	return *e, true
 }
 
-// replace takes over what a look at containerd found, begun after the given number of changes: a container that
-// changed since is left as it is. It returns the ids of those that differ from before.
-func (c *cache) replace(found map[string]entry, since uint64) []string {
+// picture is the cache before a look at containerd: what the look finds is news only of what was there then.
+type picture struct {
+	entries map[string]entry
+	busy    map[string]bool
+}
+
+func (c *cache) picture() picture {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := picture{entries: make(map[string]entry, len(c.entries)), busy: map[string]bool{}}
+	for id, e := range c.entries {
+		p.entries[id] = *e
+	}
+	for id := range c.busy {
+		p.busy[id] = true
+	}
+	return p
+}
+
+// changed says whether a container was changed, made or removed since the picture. The cache is locked.
+func (c *cache) changed(before picture, id string) bool {
+	was, had := before.entries[id]
+	now := c.entries[id]
+	switch {
+	case before.busy[id], c.busy[id] > 0:
+		return true
+	case now == nil:
+		return had
+	}
+	return !had || now.touched != was.touched
+}
+
+// meanwhile says whether a container was changed, made or removed since the picture.
+func (c *cache) meanwhile(before picture, id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed(before, id)
+}
+
+// replace takes over what a look at containerd found that began with the picture: a container that changed since is
+// left as it is. It returns the ids of those that differ from before.
+func (c *cache) replace(found map[string]entry, before picture) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var changed []string
 	for id, e := range found {
-		old := c.entries[id]
-		if c.busy[id] > 0 || old != nil && old.touched > since {
+		if c.changed(before, id) {
 			continue
 		}
+		old := c.entries[id]
 		if old == nil || old.status.State != e.status.State || old.status.PID != e.status.PID {
 			changed = append(changed, id)
 		}
 		c.touch(&e)
 		c.entries[id] = &e
 	}
-	for id, e := range c.entries {
-		if _, ok := found[id]; !ok && c.busy[id] == 0 && e.touched <= since {
+	for id := range before.entries {
+		if _, ok := found[id]; !ok && !c.changed(before, id) {
 			delete(c.entries, id)
 			changed = append(changed, id)
 		}
 	}
 	slices.Sort(changed)
 	return changed
-}
-
-func (c *cache) now() uint64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.changes
 }
 
 // stale returns ended containers whose tasks containerd still holds, of those that ended before the time given.

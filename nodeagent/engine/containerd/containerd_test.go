@@ -15,7 +15,6 @@ import (
 
 	"github.com/slipway-dev/slipway/nodeagent/engine"
 	"github.com/slipway-dev/slipway/nodeagent/engine/enginetest"
-	"github.com/slipway-dev/slipway/nodeagent/engine/imagestore"
 	"github.com/slipway-dev/slipway/nodeagent/runtime"
 	"github.com/slipway-dev/slipway/testing/images"
 	"github.com/slipway-dev/slipway/testing/need"
@@ -32,6 +31,7 @@ type node struct {
 	dir     string
 	runtime *runtime.Runtime
 	engine  *Engine
+	engines []*Engine // those that followed the first
 }
 
 func (n *node) suite() enginetest.Suite {
@@ -50,7 +50,20 @@ func startNode(t testing.TB) *node {
 		removeCgroups()
 	})
 	n.engine = n.newEngine(t)
-	t.Cleanup(func() { n.engine.Close() })
+	first := n.engine
+	t.Cleanup(func() {
+		first.Close()
+		for _, e := range n.engines {
+			e.Close()
+		}
+	})
+	n.load(t)
+	return n
+}
+
+// load loads the test image.
+func (n *node) load(t testing.TB) {
+	t.Helper()
 	archive, err := os.Open(testArchive(t))
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +72,6 @@ func startNode(t testing.TB) *node {
 	if _, err := n.engine.Load(t.Context(), archive); err != nil {
 		t.Fatal(err)
 	}
-	return n
 }
 
 // restart runs containerd, again.
@@ -74,13 +86,17 @@ func (n *node) restart(t testing.TB) {
 	}
 }
 
-func (n *node) newEngine(t testing.TB, registries ...imagestore.Registry) *Engine {
+func (n *node) newEngine(t testing.TB, change ...func(*Config)) *Engine {
 	t.Helper()
-	e, err := New(context.WithoutCancel(t.Context()), Config{
+	cfg := Config{
 		Address: n.runtime.Address(), Shim: n.runtime.Shim(), Runc: n.runtime.Runc(),
 		StateDir: filepath.Join(n.dir, "engine"), RunDir: filepath.Join(n.dir, "run"),
-		Registries: registries, LogLimits: LogLimits{Bytes: 1 << 20, Files: 3}, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-	})
+		LogLimits: LogLimits{Bytes: 1 << 20, Files: 3}, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}
+	for _, c := range change {
+		c(&cfg)
+	}
+	e, err := New(context.WithoutCancel(t.Context()), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +267,9 @@ func TestPullFromAMirror(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.engine.Close()
-	n.engine = n.newEngine(t, imagestore.Registry{Host: "docker.io", Mirrors: []string{registry.URL()}})
+	n.engine = n.newEngine(t, func(cfg *Config) {
+		cfg.Registries = []Registry{{Host: "docker.io", Mirrors: []string{registry.URL()}}}
+	})
 	got, err := n.engine.Pull(t.Context(), "mirrored:1", engine.PullOptions{})
 	if err != nil || got.Ref != "docker.io/library/mirrored:1" {
 		t.Errorf("got %+v, %v", got, err)

@@ -41,6 +41,7 @@ const (
 
 const (
 	createTries  = 5
+	clearTries   = 250 // while something of an earlier try is in the way
 	retryAfter   = 20 * time.Millisecond
 	cleanupLimit = 30 * time.Second
 	// exitNeverStarted is the exit code of a container whose command could not be executed, as of every runtime.
@@ -152,7 +153,7 @@ func (e *Engine) create(ctx context.Context, c engine.Container, spec *specs.Spe
 func (e *Engine) createTask(ctx context.Context, c engine.Container, mounts []mount.Mount) (uint32, error) {
 	request := &tasks.CreateTaskRequest{ContainerID: c.ID, Rootfs: mount.ToProto(mounts), Terminal: c.TTY}
 	if c.LogPath != "" {
-		request.Stdout = e.logAddress(c.LogPath)
+		request.Stdout = e.logAddress(c)
 		if !c.TTY {
 			request.Stderr = request.Stdout
 		}
@@ -165,8 +166,14 @@ func (e *Engine) createTask(ctx context.Context, c engine.Container, mounts []mo
 		if err == nil {
 			return resp.Pid, nil
 		}
-		if try == createTries || ctx.Err() != nil || !fault.LostShim(err) {
+		exists := errdefs.IsAlreadyExists(fault.Native(err))
+		if ctx.Err() != nil || !(fault.LostShim(err) && try < createTries) && !(exists && try < clearTries) {
 			return 0, err
+		}
+		if exists { // of a try that was cut off: containerd is just taking it away, or does not know that nobody wants it
+			if err := e.deleteTask(ctx, c.ID); err != nil && !fault.NotFound(err) {
+				e.cfg.Log.Debug("a task in the way cannot be deleted", "id", c.ID, "err", fault.Plain(err))
+			}
 		}
 		select {
 		case <-time.After(retryAfter):
@@ -175,15 +182,16 @@ func (e *Engine) createTask(ctx context.Context, c engine.Container, mounts []mo
 	}
 }
 
-func (e *Engine) logAddress(path string) string {
-	query := url.Values{}
+// logAddress says where the shim writes a container's output, and its note of the exit.
+func (e *Engine) logAddress(c engine.Container) string {
+	query := url.Values{"exit": {e.exitPath(c.ID)}}
 	if e.cfg.LogLimits.Bytes > 0 {
 		query.Set("bytes", strconv.FormatInt(e.cfg.LogLimits.Bytes, 10))
 	}
 	if e.cfg.LogLimits.Files > 0 {
 		query.Set("files", strconv.Itoa(e.cfg.LogLimits.Files))
 	}
-	u := url.URL{Scheme: logScheme, Path: path, RawQuery: query.Encode()}
+	u := url.URL{Scheme: logScheme, Path: c.LogPath, RawQuery: query.Encode()}
 	return u.String()
 }
 
@@ -204,23 +212,29 @@ func labelsOf(c engine.Container, spec *specs.Spec, info imagestore.Info) map[st
 func (e *Engine) Start(ctx context.Context, id string) error {
 	ctx = e.in(ctx)
 	verb := "start container " + id
-	why, ok := e.cache.starting(id)
-	if !ok {
+	st, ok := e.cache.get(id)
+	switch {
+	case !ok:
 		return fmt.Errorf("%s: %w", verb, engine.ErrNotFound)
+	case st.status.State == engine.Running:
+		return nil
 	}
+	why := st.startFault
 	if why == "" {
+		// From here on the container may run, whatever becomes of this process: it must be known to have begun.
+		e.save(e.cache.starting(id, time.Now()))
 		resp, err := e.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: id})
 		if err == nil {
-			e.save(e.cache.started(id, int(resp.Pid), time.Now()))
+			e.cache.started(id, int(resp.Pid))
 			e.watcher.notify(id)
 			return nil
 		}
-		if fault.Unavailable(err) || ctx.Err() != nil {
-			return fault.Classify(verb, err)
+		if fault.Unavailable(err) || ctx.Err() != nil || fault.NotFound(err) || fault.LostShim(err) || fault.Late(err) {
+			return fault.Classify(verb, err) // whether it began is seen later
 		}
 		why = fault.Runc(err)
 	}
-	e.save(e.cache.exited(id, exit{code: exitNeverStarted, at: time.Now()}))
+	e.save(e.cache.neverStarted(id))
 	e.watcher.notify(id)
 	return fmt.Errorf("%s: %w: %s", verb, engine.ErrStart, why)
 }
@@ -236,14 +250,18 @@ func (e *Engine) Signal(ctx context.Context, id string, signal int, all bool) er
 	if st.status.State == engine.Exited {
 		return nil
 	}
-	if signal == 0 {
+	stop := signal == 0
+	if stop {
 		signal = int(parseSignal(st.stopSignal))
 	}
 	_, err := e.client.TaskService().Kill(ctx, &tasks.KillRequest{ContainerID: id, Signal: uint32(signal), All: all})
-	if err == nil || isGone(err) {
-		return nil
+	if err != nil && !isGone(err) {
+		return fault.Classify(verb, err)
 	}
-	return fault.Classify(verb, err)
+	if stop { // noted afterwards: asked twice is better than never
+		e.save(e.cache.change(id, func(st *entry) { st.status.StopAskedAt = time.Now() }))
+	}
+	return nil
 }
 
 // parseSignal reads "SIGQUIT", "QUIT" or "3"; what makes no sense is SIGTERM.

@@ -44,6 +44,8 @@ type Config struct {
 	LogLimits  LogLimits
 	PIDs       int64 // processes and threads of a container that does not say how many it may have; 0: no limit
 	Log        *slog.Logger
+
+	intercept grpc.UnaryClientInterceptor // of tests
 }
 
 // Registry says how a registry is reached.
@@ -69,7 +71,7 @@ type Engine struct {
 
 	cache   cache
 	slots   chan struct{} // bounds concurrent creation
-	undoing sync.Mutex    // held while what failed creations left is removed
+	undoing sync.Mutex    // held while what is left of containers is removed
 	watcher watchers
 
 	stop  context.CancelFunc
@@ -104,7 +106,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 		return nil, fmt.Errorf("encode runtime options: %w", err)
 	}
 	e.runtime = containers.RuntimeInfo{Name: cfg.Shim, Options: runc}
-	e.client, err = client.New(cfg.Address, client.WithDefaultNamespace(cfg.Namespace), client.WithExtraDialOpts(dialOptions()))
+	e.client, err = client.New(cfg.Address, client.WithDefaultNamespace(cfg.Namespace), client.WithExtraDialOpts(dialOptions(cfg.intercept)))
 	if err != nil {
 		return nil, fmt.Errorf("connect to containerd at %s: %w", cfg.Address, err)
 	}
@@ -127,10 +129,15 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 }
 
 // dialOptions make the connection come back soon after containerd does.
-func dialOptions() []grpc.DialOption {
+func dialOptions(more grpc.UnaryClientInterceptor) []grpc.DialOption {
 	retry := backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond}
+	calls := []grpc.UnaryClientInterceptor{bound}
+	if more != nil {
+		calls = append(calls, more)
+	}
 	return []grpc.DialOption{
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: time.Second}),
+		grpc.WithChainUnaryInterceptor(calls...),
 	}
 }
 

@@ -24,6 +24,9 @@ import (
 // execDrain is how long output is waited for after the command ended: a child of it may hold the pipe.
 const execDrain = 500 * time.Millisecond
 
+// execSeparator stands between the container and the command in the name of a command's folder.
+const execSeparator = "."
+
 // Exec runs a command in a running container. When ctx ends first, the command is killed.
 func (e *Engine) Exec(ctx context.Context, id string, x engine.Exec) (int, error) {
 	ctx = e.in(ctx)
@@ -37,7 +40,7 @@ func (e *Engine) Exec(ctx context.Context, id string, x engine.Exec) (int, error
 		return 0, fmt.Errorf("%s: %w", verb, err)
 	}
 	execID := uuid.NewString()
-	out, err := openExecOutput(filepath.Join(e.cfg.RunDir, "exec", execID), x.Stdout, x.Stderr)
+	out, err := openExecOutput(filepath.Join(e.execDir(), id+execSeparator+execID), x.Stdout, x.Stderr)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", verb, err)
 	}

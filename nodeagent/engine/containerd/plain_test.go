@@ -2,7 +2,6 @@ package containerd
 
 import (
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -25,7 +24,7 @@ func TestCacheKeepsTheFirstEnd(t *testing.T) {
 	c.put(entry{status: engine.Status{ID: "a", State: engine.Running}})
 	c.exited("a", exit{code: 3})
 	c.exited("a", exit{code: 137})
-	c.started("a", 5, time.Now())
+	c.started("a", 5)
 	got, _ := c.get("a")
 	if got.status.ExitCode != 3 || got.status.State != engine.Exited || got.status.PID != 0 {
 		t.Errorf("got %+v", got.status)
@@ -36,15 +35,19 @@ func TestCacheReplaceLeavesWhatChangedSince(t *testing.T) {
 	c := cache{entries: map[string]*entry{}}
 	c.put(entry{status: engine.Status{ID: "old", State: engine.Running}})
 	c.put(entry{status: engine.Status{ID: "gone", State: engine.Running}})
-	since := c.now()
+	c.put(entry{status: engine.Status{ID: "removed", State: engine.Running}})
+	before := c.picture()
 	c.put(entry{status: engine.Status{ID: "new", State: engine.Created}})
 	c.exited("old", exit{code: 1})
+	c.drop("removed")
 	c.begin("making")
 	changed := c.replace(map[string]entry{
-		"old":    {status: engine.Status{ID: "old", State: engine.Running}},
-		"making": {status: engine.Status{ID: "making", State: engine.Exited}},
-		"other":  {status: engine.Status{ID: "other", State: engine.Exited}},
-	}, since)
+		"old":     {status: engine.Status{ID: "old", State: engine.Running}},
+		"making":  {status: engine.Status{ID: "making", State: engine.Exited}},
+		"new":     {status: engine.Status{ID: "new", State: engine.Exited}},
+		"removed": {status: engine.Status{ID: "removed", State: engine.Exited}},
+		"other":   {status: engine.Status{ID: "other", State: engine.Exited}},
+	}, before)
 	var got []string
 	for _, s := range c.list() {
 		got = append(got, s.ID+" "+string(s.State))

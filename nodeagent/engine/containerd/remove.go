@@ -2,8 +2,6 @@ package containerd
 
 import (
 	"context"
-	"errors"
-	"os"
 	"strings"
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
@@ -34,10 +32,7 @@ func (e *Engine) remove(ctx context.Context, id string) error {
 		return fault.Classify(verb, err)
 	}
 	e.cache.drop(id)
-	if err := os.Remove(e.recordPath(id)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
+	return e.forget(id)
 }
 
 // deleteTask ends a container's task, whatever state it is in, and deletes it.

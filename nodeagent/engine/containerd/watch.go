@@ -6,8 +6,6 @@ import (
 	"time"
 
 	eventsapi "github.com/containerd/containerd/api/events"
-	"github.com/containerd/containerd/api/services/tasks/v1"
-	"github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/core/events"
 	"github.com/containerd/typeurl/v2"
 
@@ -21,8 +19,6 @@ const (
 	lookRegular  = 30 * time.Second       // whatever the events said
 	keepTask     = 15 * time.Second       // an ended container holds its shim for the next one of its group
 	reapInterval = 5 * time.Second
-	// exitUnknown is the exit code of a container that is gone without a word: the machine restarted, its shim died.
-	exitUnknown = 137
 )
 
 // List returns every container.
@@ -34,6 +30,11 @@ func (e *Engine) follow(ctx context.Context) error {
 	if _, err := e.look(ctx); err != nil {
 		return fault.Classify("list containers", err)
 	}
+	begun, err := e.execsLeft()
+	if err != nil {
+		return err
+	}
+	e.ended.Go(func() { e.endExecs(ctx, begun) })
 	e.ended.Go(func() { e.keep(ctx, stream, broken) })
 	e.ended.Go(func() { e.reap(ctx) })
 	return nil
@@ -113,80 +114,12 @@ func (e *Engine) handle(ctx context.Context, envelope *events.Envelope) {
 		if event.ID != event.ContainerID {
 			return
 		}
-		e.finish(event.ContainerID, int(event.ExitStatus), event.ExitedAt.AsTime())
-		e.watcher.notify(event.ContainerID)
+		e.finish(ctx, event.ContainerID, exit{code: int(event.ExitStatus), at: event.ExitedAt.AsTime()})
 	case *eventsapi.ImageDelete:
 		e.Forget(event.Name)
 	case *eventsapi.ImageUpdate:
 		e.Forget(event.Name)
 	}
-}
-
-// finish notes how a container ended.
-func (e *Engine) finish(id string, code int, at time.Time) {
-	st, ok := e.cache.get(id)
-	if !ok || st.ended() {
-		return
-	}
-	oom := code != 0 && e.host.OOMKills(st.cgroup) > 0
-	e.save(e.cache.exited(id, exit{code: code, at: at, oom: oom}))
-}
-
-// look reads the state of every container from containerd and returns the ids of those that differ from the cache.
-func (e *Engine) look(ctx context.Context) ([]string, error) {
-	if err := e.removeLeftovers(ctx); err != nil {
-		return nil, err
-	}
-	since := e.cache.now()
-	records, err := e.client.ContainerService().List(ctx)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := e.client.TaskService().List(ctx, &tasks.ListTasksRequest{})
-	if err != nil {
-		return nil, err
-	}
-	running := map[string]*task.Process{}
-	for _, t := range resp.Tasks {
-		running[t.ID] = t
-	}
-	found := make(map[string]entry, len(records))
-	for _, c := range records {
-		st := entryOf(c)
-		if old, ok := e.cache.get(c.ID); ok {
-			st = old
-		} else {
-			e.load(&st)
-		}
-		found[c.ID] = e.observe(st, running[c.ID])
-	}
-	return e.cache.replace(found, since), nil
-}
-
-// observe brings an entry up to what containerd says of its task.
-func (e *Engine) observe(st entry, t *task.Process) entry {
-	st.task = t != nil
-	if st.ended() {
-		return st
-	}
-	end := func(code int, at time.Time) {
-		st.status.State, st.status.PID = engine.Exited, 0
-		st.status.ExitCode, st.status.FinishedAt = code, at
-		st.status.OOMKilled = code != 0 && e.host.OOMKills(st.cgroup) > 0
-		e.save(st, true)
-	}
-	switch {
-	case t == nil && st.startFault != "":
-	case t == nil:
-		end(exitUnknown, time.Now())
-	case t.Status == task.Status_CREATED:
-		st.status.State, st.status.PID = engine.Created, int(t.Pid)
-	case t.Status == task.Status_STOPPED:
-		end(int(t.ExitStatus), t.ExitedAt.AsTime())
-	case t.Status == task.Status_RUNNING, t.Status == task.Status_PAUSED, t.Status == task.Status_PAUSING:
-		st.status.State, st.status.PID = engine.Running, int(t.Pid)
-	}
-	return st
 }
 
 // reap deletes the tasks of ended containers after a while, so that a Pod that is done costs no shim.

@@ -28,14 +28,14 @@ func Classify(verb string, err error) error {
 		return fmt.Errorf("%s: %w", verb, context.DeadlineExceeded)
 	case Unavailable(err):
 		return fmt.Errorf("%s: %w: %w", verb, engine.ErrUnavailable, Plain(err))
-	case errdefs.IsNotFound(native(err)):
+	case errdefs.IsNotFound(Native(err)):
 		return fmt.Errorf("%s: %w: %w", verb, engine.ErrNotFound, Plain(err))
 	}
 	return fmt.Errorf("%s: %w", verb, Plain(err))
 }
 
-// native turns an error of a raw gRPC call into one that errdefs knows; others stay.
-func native(err error) error {
+// Native turns an error of a raw gRPC call into one that errdefs knows; others stay.
+func Native(err error) error {
 	if _, ok := status.FromError(err); ok {
 		return errgrpc.ToNative(err)
 	}
@@ -44,7 +44,12 @@ func native(err error) error {
 
 // Unavailable tells that containerd did not answer.
 func Unavailable(err error) bool {
-	return errdefs.IsUnavailable(native(err)) || status.Code(err) == codes.Unavailable
+	return errdefs.IsUnavailable(Native(err)) || status.Code(err) == codes.Unavailable
+}
+
+// Late tells that containerd, or a shim behind it, did not answer in time.
+func Late(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || status.Code(err) == codes.DeadlineExceeded || errdefs.IsDeadlineExceeded(Native(err))
 }
 
 // Plain is the error without gRPC's dress.
@@ -85,4 +90,4 @@ func Runc(err error) string {
 }
 
 // NotFound tells that containerd does not know what it was asked for.
-func NotFound(err error) bool { return errdefs.IsNotFound(native(err)) }
+func NotFound(err error) bool { return errdefs.IsNotFound(Native(err)) }
