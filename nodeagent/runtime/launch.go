@@ -39,9 +39,17 @@ func (r *Runtime) launch(ctx context.Context) (*process, error) {
 			return proc, err
 		}
 		r.cfg.Log.Warn("containerd runs but does not answer: restarting it", "pid", proc.pid)
-		if err := proc.stop(ctx); err != nil {
+		if err := proc.kill(); err != nil {
 			return nil, err
 		}
+	}
+	if damage := r.checkDatabases(); damage != nil {
+		kept, err := r.setAside()
+		if err != nil {
+			return nil, errors.Join(damage, fmt.Errorf("set aside what containerd had: %w", err))
+		}
+		r.cfg.Log.Error("containerd's knowledge of containers and images is lost and begun anew: containers are made again, images must be loaded or pulled again",
+			"damage", damage, "kept", kept)
 	}
 	if proc, err = r.spawn(build); err != nil {
 		return nil, err

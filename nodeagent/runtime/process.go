@@ -39,7 +39,12 @@ func writeRecord(path string, rec record) error {
 		return err
 	}
 	tmp := path + ".new"
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
 	return os.Rename(tmp, path)
@@ -113,6 +118,11 @@ func (p *process) stop(ctx context.Context) error {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
+	return p.kill()
+}
+
+// kill ends a containerd that does not listen. Shims and containers go on.
+func (p *process) kill() error {
 	_ = p.signal(unix.SIGKILL)
 	select {
 	case <-p.exited:

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 )
 
 // Namespace is the containerd namespace that holds all containers and images of Slipway.
@@ -32,6 +33,8 @@ type Config struct {
 	StateDir  string // for everything containerd keeps; one runtime per folder
 	Address   string // socket of a containerd that is not ours; empty: run the bundle's
 	Log       *slog.Logger
+
+	answerCheck time.Duration // of tests
 }
 
 // Runtime is a containerd that answers.
@@ -44,6 +47,8 @@ type Runtime struct {
 
 	mu   sync.Mutex
 	proc *process // nil with a foreign containerd
+
+	idle map[int]uint64 // shims without a process at the last look, with their start times; of the supervisor
 }
 
 // Start runs containerd, or finds the one that runs already, and returns when it answers. Until ctx ends it is
@@ -51,6 +56,9 @@ type Runtime struct {
 func Start(ctx context.Context, cfg Config) (*Runtime, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.answerCheck == 0 {
+		cfg.answerCheck = answerCheck
 	}
 	var err error
 	if cfg.BundleDir, err = filepath.Abs(cfg.BundleDir); err != nil {
