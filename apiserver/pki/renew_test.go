@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -244,8 +245,8 @@ func pemOf(cert *x509.Certificate) []byte {
 func TestKeeperSaysWhatItDoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now().Round(0)
-		offset := time.Duration(0)
-		a, err := Open(t.TempDir(), func() time.Time { return epoch.Add(time.Since(began) + offset) })
+		var offset atomic.Int64 // how far the clock was set
+		a, err := Open(t.TempDir(), func() time.Time { return epoch.Add(time.Since(began) + time.Duration(offset.Load())) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -260,7 +261,7 @@ func TestKeeperSaysWhatItDoes(t *testing.T) {
 		go func() { _ = keeper.Run(ctx) }()
 		time.Sleep(lookEvery / 2) // between two looks
 		for _, by := range []time.Duration{2 * year, 30 * time.Second, -9 * year} {
-			offset += by
+			offset.Add(int64(by))
 			time.Sleep(2 * lookEvery)
 			synctest.Wait()
 		}
@@ -270,7 +271,7 @@ func TestKeeperSaysWhatItDoes(t *testing.T) {
 		time.Sleep(lookEvery)
 		synctest.Wait()
 		_, changed := a.Trust()
-		offset += 40 * year
+		offset.Add(int64(40 * year))
 		time.Sleep(lookEvery)
 		cancel()
 		synctest.Wait()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,13 +19,13 @@ import (
 func TestFollowClockTellsWhenItIsSet(t *testing.T) {
 	const year = 365 * 24 * time.Hour
 	synctest.Test(t, func(t *testing.T) {
-		offset := time.Duration(0)
+		var offset atomic.Int64
 		var told []time.Duration
 		ctx, cancel := context.WithCancel(t.Context())
-		go followClock(ctx, func() time.Time { return time.Now().Add(offset) }, func(by time.Duration) { told = append(told, by) })
+		go followClock(ctx, func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }, func(by time.Duration) { told = append(told, by) })
 		for _, by := range []time.Duration{0, year, 20 * time.Second, -2 * year, -time.Second} {
 			time.Sleep(clockPeriod + time.Second)
-			offset += by
+			offset.Add(int64(by))
 		}
 		time.Sleep(2 * clockPeriod)
 		cancel()
