@@ -42,7 +42,6 @@ var parts = []struct {
 	{"keys of stored Secrets", []string{"secrets.key", "secrets.key.*"}},
 	{"credentials of people", []string{"kubeconfig", ".kubeconfig-*"}},
 	{"a format that was being written", []string{".format"}},
-	{"a version half written", []string{".format"}},
 	{"the log", []string{"slipway.log", "slipway.log.*"}},
 }
 
