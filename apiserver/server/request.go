@@ -8,6 +8,10 @@ import (
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -109,6 +113,7 @@ type query struct {
 	limit        int
 	continuation string
 	revision     uint64
+	exact        bool // resourceVersion is the very state wanted
 	watch        bool
 	initial      bool // sendInitialEvents
 	bookmarks    bool
@@ -148,6 +153,9 @@ func parseQuery(r *http.Request) (query, error) {
 			return q, badRequest("resourceVersion: got %q, want a number", text)
 		}
 	}
+	if err := q.match(values); err != nil {
+		return q, err
+	}
 	switch all := values["dryRun"]; {
 	case len(all) == 1 && all[0] == "All":
 		q.dryRun = true
@@ -155,6 +163,23 @@ func parseQuery(r *http.Request) (query, error) {
 		return q, badRequest("dryRun: got %q, want All", strings.Join(all, ","))
 	}
 	return q, nil
+}
+
+// match reads resourceVersionMatch, by Kubernetes' rules: without it a list of pages begins at the very state named.
+func (q *query) match(values url.Values) error {
+	version, match := values.Get("resourceVersion"), metav1.ResourceVersionMatch(values.Get("resourceVersionMatch"))
+	options := &internalversion.ListOptions{ResourceVersion: version, ResourceVersionMatch: match, Continue: q.continuation, Watch: q.watch}
+	if q.watch && values.Has("sendInitialEvents") {
+		options.SendInitialEvents = &q.initial
+	}
+	if problems := validation.ValidateListOptions(options, true); len(problems) > 0 {
+		return apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "ListOptions"}, "", problems)
+	}
+	if q.continuation != "" && q.revision != 0 {
+		return badRequest("specifying resource version is not allowed when using continue")
+	}
+	q.exact = match == metav1.ResourceVersionMatchExact || match == "" && q.limit > 0
+	return nil
 }
 
 // fieldManager names the writer: as asked for, or the first word of the user agent, as Kubernetes does.

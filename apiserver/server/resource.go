@@ -124,7 +124,7 @@ func (s *server) list(w http.ResponseWriter, r *http.Request, t *target, q query
 	if err != nil {
 		return err
 	}
-	l, err := s.client(r).List(r.Context(), t.kind, store.ListOptions{Namespace: t.namespace, Labels: q.labels, Fields: q.fields, Limit: q.limit, Continue: q.continuation})
+	l, err := s.client(r).List(r.Context(), t.kind, store.ListOptions{Namespace: t.namespace, Labels: q.labels, Fields: q.fields, Limit: q.limit, Continue: q.continuation, Revision: q.revision, Exact: q.exact})
 	if err != nil {
 		return err
 	}

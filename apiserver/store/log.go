@@ -103,6 +103,24 @@ func (l *log) after(revision uint64) (uint64, error) {
 	return l.start + uint64(n), nil
 }
 
+// since returns the changes after a revision, or an error if some are not kept.
+func (l *log) since(revision uint64) ([]*change, error) {
+	position, err := l.after(revision)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.over || position < l.start {
+		return nil, tooOld(revision, l.base)
+	}
+	changes := make([]*change, 0, l.end-position)
+	for ; position < l.end; position++ {
+		changes = append(changes, l.at(position))
+	}
+	return changes, nil
+}
+
 // read returns at most limit changes from a position, or none and a channel that is closed when there is more.
 func (l *log) read(w *watch, position uint64, into []*change) (n int, changed <-chan struct{}, err error) {
 	l.mu.Lock()

@@ -77,13 +77,9 @@ func (s *Store) List(ctx context.Context, kind *api.Kind, opts ListOptions) (Lis
 	if err := s.consistent(ctx); err != nil {
 		return List{}, err
 	}
-	state, revision := s.state(k)
-	if start.Revision != 0 {
-		var ok bool
-		if state, ok = k.page(start.Revision); !ok {
-			return List{}, inconsistent(start)
-		}
-		revision = start.Revision
+	state, revision, err := s.stateFor(ctx, k, start, opts)
+	if err != nil {
+		return List{}, err
 	}
 	list := List{Revision: revision}
 	rest := list.fill(state, &want, start, opts.Limit)
@@ -92,6 +88,47 @@ func (s *Store) List(ctx context.Context, kind *api.Kind, opts ListOptions) (Lis
 		k.keepPage(revision, state)
 	}
 	return list, nil
+}
+
+// stateFor returns the state a list is of.
+func (s *Store) stateFor(ctx context.Context, k *kindCache, start token, opts ListOptions) (snapshot, uint64, error) {
+	if start.Revision != 0 {
+		state, ok := k.page(start.Revision)
+		if !ok {
+			return state, 0, inconsistent(start)
+		}
+		return state, start.Revision, nil
+	}
+	if err := s.future(ctx, opts.Revision); err != nil {
+		return snapshot{}, 0, err
+	}
+	if opts.Exact && opts.Revision != 0 {
+		state, err := k.past(opts.Revision)
+		return state, opts.Revision, err
+	}
+	state, revision := s.state(k)
+	return state, revision, nil
+}
+
+// past returns the state at a revision that was, by undoing the changes since. They must all be in the log.
+func (k *kindCache) past(revision uint64) (snapshot, error) {
+	k.mu.RLock()
+	state := k.objects.snapshot()
+	changes, err := k.log.since(revision)
+	k.mu.RUnlock()
+	if err != nil || len(changes) == 0 {
+		return state, err
+	}
+	was := sorted{chunks: state.chunks, size: state.size, own: elsewhere, top: elsewhere}
+	was.shared.Store(true)
+	for _, c := range slices.Backward(changes) {
+		if c.old != nil {
+			was.put(c.old)
+		} else {
+			was.remove(c.new.namespace, c.new.name)
+		}
+	}
+	return was.snapshot(), nil
 }
 
 // fill adds the items wanted, at most limit, and returns the first one left out.

@@ -38,6 +38,9 @@ type sorted struct {
 	top    uint64      // generation of the slice chunks
 }
 
+// elsewhere is a generation that no cache's own sorted reaches: for one that begins with another's chunks.
+const elsewhere = 1 << 63
+
 type chunk struct {
 	generation uint64
 	items      []*item // never empty

@@ -55,6 +55,10 @@ type ListOptions struct {
 	Fields    fields.Selector // nil: all
 	Limit     int             // 0: no limit
 	Continue  string          // token of a previous List with the same options
+	// Revision is the oldest state wanted, or with Exact the very one; zero: the newest. One that is not there yet is
+	// waited for a little, then it is a Timeout (504) error; an exact one that is not known any more is Expired (410).
+	Revision uint64
+	Exact    bool
 }
 
 // List is one state of a kind: items sorted by namespace and name.

@@ -110,7 +110,7 @@ func TestDamagedStore(t *testing.T) {
 		for _, line := range strings.Split(strings.TrimSpace(running()), "\n") {
 			known = append(known, strings.Fields(line)[1])
 		}
-		folders, err := filepath.Glob("/run/slipway*/state/io.containerd.runtime.v2.task/slipway/*")
+		folders, err := filepath.Glob("/run/slipway/*/state/io.containerd.runtime.v2.task/slipway/*")
 		if err == nil && (len(known) != 2 || len(folders) != 2) {
 			err = fmt.Errorf("Pods %v, containers %v", known, folders)
 		}

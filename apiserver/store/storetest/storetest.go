@@ -43,6 +43,7 @@ func Run(t *testing.T, open func(t *testing.T) store.Client) {
 		{"ListIsSortedAndSelects", listSelects},
 		{"ListPagesComeFromOneState", listPages},
 		{"ListRefusesUnknownFields", listUnknownField},
+		{"ListOfThePastAndTheFuture", listRevisions},
 		{"WritesAreReadAtOnce", readYourWrites},
 		{"WatchSeesEachEventOnce", watchOnce},
 		{"WatchResumesAfterEveryEvent", watchResumes},
