@@ -13,7 +13,7 @@ import (
 )
 
 // lookEvery is the time between two looks: it costs some reads of /proc.
-const lookEvery = 5 * time.Second
+const lookEvery = 2 * time.Second
 
 // Watch looks at the limits until ctx ends, and tells what is new. Dirs are folders whose filesystems are to have
 // inodes left. A limit that cannot be looked at is none.
