@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -15,6 +16,7 @@ import (
 	"github.com/slipway-dev/slipway/cmd/slipway/account"
 	"github.com/slipway-dev/slipway/gitsource"
 	"github.com/slipway-dev/slipway/reconciler/gitops"
+	"github.com/slipway-dev/slipway/reconciler/loop"
 	"github.com/slipway-dev/slipway/reconciler/namespace"
 )
 
@@ -37,19 +39,14 @@ func (m *machine) run(ctx context.Context) (err error) {
 	if err := m.data.checkSpace(leastSpace); err != nil {
 		return err
 	}
-	var building errgroup.Group
-	building.Go(func() (err error) {
-		m.control, err = openControl(context.WithoutCancel(ctx), m) // the store is closed last, when nobody uses it
-		return err
-	})
 	if !m.noAgent {
-		building.Go(func() (err error) {
-			m.node, err = openNode(ctx, m)
+		if m.node, err = newNode(m); err != nil {
 			return err
-		})
+		}
 	}
-	err = building.Wait()
+	answering := m.answering(ctx)
 	defer func() {
+		answering.end()
 		if m.node != nil {
 			err = errors.Join(err, m.node.close())
 		}
@@ -57,6 +54,7 @@ func (m *machine) run(ctx context.Context) (err error) {
 			err = errors.Join(err, m.control.close())
 		}
 	}()
+	err = m.build(ctx, answering)
 	if err != nil {
 		return err
 	}
@@ -70,6 +68,54 @@ func (m *machine) run(ctx context.Context) (err error) {
 		m.account.Say(strings.TrimRight("stopped; containers go on running, to remove them: slipway down "+m.account.Flags, " "))
 	}
 	return err
+}
+
+// build opens control plane, network and container runtime side by side. Names and Services are answered for as soon
+// as the first two stand: after a crash nobody waits for the third.
+func (m *machine) build(ctx context.Context, answering *answering) error {
+	var building errgroup.Group
+	opened := make(chan struct{})
+	building.Go(func() (err error) {
+		defer close(opened)
+		m.control, err = openControl(context.WithoutCancel(ctx), m) // the store is closed last, when nobody uses it
+		return err
+	})
+	if m.node != nil {
+		building.Go(func() error { return m.node.openEngine(ctx, m) })
+		building.Go(func() error {
+			if err := m.node.openNetwork(ctx, m); err != nil {
+				return err
+			}
+			<-opened
+			if m.control != nil {
+				answering.begin()
+			}
+			return nil
+		})
+	}
+	return building.Wait()
+}
+
+// answering is the part of the node that others' calls depend on at any moment: cluster DNS and service proxy.
+type answering struct {
+	begin func()
+	end   func() // waits until it has ended
+}
+
+func (m *machine) answering(ctx context.Context) *answering {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	return &answering{
+		begin: func() {
+			parts := loop.NewGroup(m.log)
+			m.node.addNames(m, parts)
+			running.Go(func() { parts.Run(ctx) })
+		},
+		end: func() {
+			cancel()
+			running.Wait()
+		},
+	}
 }
 
 // work runs everything that was built.
@@ -89,7 +135,7 @@ func (m *machine) work(ctx context.Context) error {
 	m.account.Part("api", "https://"+m.api.String())
 	parts := m.control.parts(m)
 	if m.node != nil {
-		m.node.addParts(m, parts)
+		m.node.addParts(parts)
 	}
 	engine := m.engine()
 	updates := make(chan gitsource.Update, 1)

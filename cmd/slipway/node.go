@@ -47,8 +47,8 @@ type node struct {
 	known    []string // archives that an earlier start loaded
 }
 
-// openNode starts or finds the container runtime, and prepares the network.
-func openNode(ctx context.Context, m *machine) (_ *node, err error) {
+// newNode says what this machine is called, and refuses to run Pods where another data directory does.
+func newNode(m *machine) (_ *node, err error) {
 	if err := network.CheckOwner("", m.data.path); errors.Is(err, network.ErrOwned) { // before anything is started
 		return nil, usage("%w: Pods of one data directory run on a machine at a time; end them with `slipway down --data-dir DIR`, or use --no-agent", err)
 	}
@@ -56,41 +56,35 @@ func openNode(ctx context.Context, m *machine) (_ *node, err error) {
 		m.log.Warn("protect the process", "err", err)
 	}
 	n := &node{gateway: network.Gateway(m.nodePods)}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, n.close())
-		}
-	}()
 	if n.name, err = nodeName(); err != nil {
 		return nil, err
 	}
 	if n.address, err = network.NodeAddress(); err != nil {
 		n.address = n.gateway // a machine without a way out
 	}
-	began := time.Now()
-	if err := n.openEngine(ctx, m); err != nil {
-		return nil, err
-	}
-	m.account.Part("runtime", "ready after "+since(began))
-	if err := n.loadImages(ctx, m); err != nil {
-		return nil, err
-	}
-	if n.network, err = network.Open(ctx, network.Config{RunDir: filepath.Join(m.data.run(), "network"), PodCIDR: m.nodePods,
-		ClusterCIDRs: []netip.Prefix{m.pods}, Owner: m.data.path, Log: m.log}); err != nil {
-		return nil, fmt.Errorf("open network: %w", err)
-	}
-	if n.proxy, err = proxy.New(proxy.Config{Node: n.name, PodCIDR: m.nodePods, ServiceCIDR: m.services, Log: m.log}); err != nil {
-		return nil, fmt.Errorf("open service proxy: %w", err)
-	}
-	if n.dns, err = dns.New(dns.Config{Listen: []netip.AddrPort{netip.AddrPortFrom(n.gateway, 53)}, Domain: m.clusterDomain,
-		Ranges: []netip.Prefix{m.pods, m.services}, Log: m.log}); err != nil {
-		return nil, fmt.Errorf("open cluster DNS: %w", err)
-	}
-	m.account.Part("network", fmt.Sprintf("pods %s, services %s", m.nodePods, m.services))
 	return n, nil
 }
 
+// openNetwork finds the Pods' network as it was left, or makes it, and listens for questions about names.
+func (n *node) openNetwork(ctx context.Context, m *machine) (err error) {
+	if n.network, err = network.Open(ctx, network.Config{RunDir: filepath.Join(m.data.run(), "network"), PodCIDR: m.nodePods,
+		ClusterCIDRs: []netip.Prefix{m.pods}, Owner: m.data.path, Log: m.log}); err != nil {
+		return fmt.Errorf("open network: %w", err)
+	}
+	if n.proxy, err = proxy.New(proxy.Config{Node: n.name, PodCIDR: m.nodePods, ServiceCIDR: m.services, Log: m.log}); err != nil {
+		return fmt.Errorf("open service proxy: %w", err)
+	}
+	if n.dns, err = dns.New(dns.Config{Listen: []netip.AddrPort{netip.AddrPortFrom(n.gateway, 53)}, Domain: m.clusterDomain,
+		Ranges: []netip.Prefix{m.pods, m.services}, Log: m.log}); err != nil {
+		return fmt.Errorf("open cluster DNS: %w", err)
+	}
+	m.account.Part("network", fmt.Sprintf("pods %s, services %s", m.nodePods, m.services))
+	return nil
+}
+
+// openEngine starts or finds the container runtime, with the images it was given.
 func (n *node) openEngine(ctx context.Context, m *machine) (err error) {
+	began := time.Now()
 	n.runtime, err = runtime.Start(ctx, runtime.Config{BundleDir: m.bundle(), StateDir: m.data.containerd(), Address: m.options.containerd, Log: m.log})
 	if err != nil {
 		return fmt.Errorf("start container runtime: %w", err)
@@ -108,8 +102,11 @@ func (n *node) openEngine(ctx context.Context, m *machine) (err error) {
 	if err != nil {
 		return fmt.Errorf("open container engine: %w", err)
 	}
-	n.version, err = n.engine.Version(ctx)
-	return err
+	if n.version, err = n.engine.Version(ctx); err != nil {
+		return err
+	}
+	m.account.Part("runtime", "ready after "+since(began))
+	return n.loadImages(ctx, m)
 }
 
 // registries reads --registry-mirror and --registry-plain-http.
@@ -203,11 +200,15 @@ func (m *machine) tellPressure(line string, over bool) {
 	m.account.Warn(line)
 }
 
-// addParts adds the node's loops.
-func (n *node) addParts(m *machine, group *loop.Group) {
+// addNames adds what answers for names and Services.
+func (n *node) addNames(m *machine, group *loop.Group) {
 	client := m.control.registry.As(registry.Node(n.name))
-	group.AddFunc("proxy", func(ctx context.Context) error { return n.proxy.Run(ctx, client) })
 	group.AddFunc("dns", func(ctx context.Context) error { return n.dns.Run(ctx, client) })
+	group.AddFunc("proxy", func(ctx context.Context) error { return n.proxy.Run(ctx, client) })
+}
+
+// addParts adds the node's other loops.
+func (n *node) addParts(group *loop.Group) {
 	group.AddFunc("agent", n.agent.Run)
 	group.AddFunc("images", func(ctx context.Context) error { return n.archives.restore(ctx, n.known) })
 	group.AddFunc("collector", n.images.Run)

@@ -14,11 +14,17 @@ import (
 
 // takeDown removes what is on this machine and keeps what is stored. It says what it removed.
 func (m *machine) takeDown(ctx context.Context) (summary string, err error) {
-	n, err := openNode(ctx, m)
+	n, err := newNode(m)
 	if err != nil {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, n.close()) }()
+	if err := n.openEngine(ctx, m); err != nil {
+		return "", err
+	}
+	if err := n.openNetwork(ctx, m); err != nil {
+		return "", err
+	}
 	containers, err := n.engine.List(ctx)
 	if err != nil {
 		return "", fmt.Errorf("list containers: %w", err)

@@ -95,7 +95,9 @@ func (s *Server) serve(server *dns.Server) {
 func (s *Server) Run(ctx context.Context, client store.Reader) error {
 	return catalog.Follow(ctx, client, s.log, func(changes catalog.Changes) error {
 		s.authority.zone.apply(changes)
-		s.known.Store(true)
+		if !s.known.Swap(true) {
+			s.log.Info("cluster DNS answers", "services", len(changes))
+		}
 		return nil
 	})
 }
