@@ -104,7 +104,7 @@ func TestExhaustedLimits(t *testing.T) {
 		})
 	}
 	t.Run("file descriptors", func(t *testing.T) { descriptorsUsedUp(t, s, stays); applied("after-descriptors") })
-	t.Run("threads", func(t *testing.T) { threadsUsedUp(t, s, stays, applied) })
+	t.Run("threads", func(t *testing.T) { threadsUsedUp(t, s, dir, stays) })
 	t.Run("inodes", func(t *testing.T) { inodesUsedUp(t, s, disk, dir, stays); applied("after-inodes") })
 }
 
@@ -155,7 +155,7 @@ func descriptorsUsedUp(t *testing.T, s *cluster.Slipway, stays func()) {
 }
 
 // threadsUsedUp lets slipway make no more processes and threads than it has, and gives it work.
-func threadsUsedUp(t *testing.T, s *cluster.Slipway, stays func(), applied func(string)) {
+func threadsUsedUp(t *testing.T, s *cluster.Slipway, dir string, stays func()) {
 	root := "/sys/fs/cgroup"
 	if _, err := os.Stat(root + "/pids"); err == nil {
 		root += "/pids"
@@ -184,9 +184,18 @@ func threadsUsedUp(t *testing.T, s *cluster.Slipway, stays func(), applied func(
 	}
 	put(group+"/pids.max", string(tasks))
 	s.WaitOutput("limit: processes and threads of this service: ", 1)
-	for i := range 3 {
-		applied(fmt.Sprintf("without-threads-%d", i))
+	var many []string // at once: each is work for several threads
+	for i := range 25 {
+		many = append(many, strings.ReplaceAll(anotherPod, "NAME", fmt.Sprintf("many-%d", i)))
 	}
+	write(t, dir, "many.yaml", strings.Join(many, "---\n"))
+	s.Eventually("many Pods to run", func() error {
+		out, err := s.TryKubectl("get", "pods", "--field-selector=status.phase=Running", "--no-headers")
+		if n := strings.Count(out, "many-"); err != nil || n < len(many) {
+			return fmt.Errorf("%d run, %v", n, err)
+		}
+		return nil
+	})
 	stays()
 	events, err := os.ReadFile(group + "/pids.events")
 	if err != nil {
