@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -82,6 +84,9 @@ func prepare() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
+	if err := forgetMounts("/run/"); err != nil {
+		return err
+	}
 	for _, dir := range []string{"/run", "/var/log"} {
 		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
 			return fmt.Errorf("mount %s: %w", dir, err)
@@ -112,6 +117,25 @@ func prepare() error {
 	}
 	if err := netlink.RouteAdd(&netlink.Route{LinkIndex: veth.Attrs().Index, Gw: net.IPv4(192, 0, 2, 1)}); err != nil {
 		return fmt.Errorf("add default route: %w", err)
+	}
+	return nil
+}
+
+// forgetMounts takes away what others have mounted below a folder of the host just now; they keep it.
+func forgetMounts(below string) error {
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	for _, line := range slices.Backward(lines) {
+		point := strings.Fields(line)[4]
+		if !strings.HasPrefix(point, below) {
+			continue
+		}
+		if err := unix.Unmount(point, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: went with another
+			return fmt.Errorf("unmount %s: %w", point, err)
+		}
 	}
 	return nil
 }
