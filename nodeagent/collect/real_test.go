@@ -2,6 +2,7 @@ package collect
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/slipway-dev/slipway/nodeagent/cgroup"
 	"github.com/slipway-dev/slipway/nodeagent/engine"
 	"github.com/slipway-dev/slipway/nodeagent/engine/containerd"
 	"github.com/slipway-dev/slipway/nodeagent/runtime"
@@ -215,7 +217,9 @@ func createContainer(t *testing.T, e *containerd.Engine, image string) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := e.Remove(context.Background(), c.ID); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := errors.Join(e.Remove(ctx, c.ID), cgroup.At(cgroup.Mount, c.Cgroup).Remove(ctx, "")); err != nil {
 			t.Error(err)
 		}
 	})
