@@ -174,14 +174,16 @@ func TestFullDiskIsFreedBeforePodsAreEnded(t *testing.T) {
 	r.create(bound("job", only(testpod("main", "lines", "100")), func(s *corev1.PodSpec) { s.RestartPolicy = corev1.RestartPolicyNever }))
 	r.until("done", "job", inPhase(corev1.PodSucceeded))
 	fill := map[string]string{}
-	for _, name := range []string{"small", "big", "files"} {
-		r.create(bound(name, only(testpod("main", "sleep")), withVolume))
+	for name, asks := range map[string]string{"asked": "80Mi", "big": "0", "files": "0"} {
+		r.create(bound(name, only(testpod("main", "sleep")), withVolume, func(s *corev1.PodSpec) {
+			s.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceEphemeralStorage: resource.MustParse(asks)}
+		}))
 		p := r.until("ready", name, isReady)
 		fill[name] = filepath.Join(r.config.DataDir, "pods", string(p.UID), "volumes", "data")
 	}
 	r.until("ready", "calm", isReady)
 
-	write(t, filepath.Join(fill["small"], "blob"), 70)
+	write(t, filepath.Join(fill["asked"], "blob"), 70)
 	r.waitFor("the unused image is collected", func() bool {
 		_, err := r.engine.Image(t.Context(), unused)
 		return errors.Is(err, engine.ErrImageNotFound)
@@ -191,7 +193,7 @@ func TestFullDiskIsFreedBeforePodsAreEnded(t *testing.T) {
 		return err == nil && len(list) == 4
 	})
 	r.until("still done", "job", inPhase(corev1.PodSucceeded))
-	for _, name := range []string{"calm", "small", "big", "files"} {
+	for _, name := range []string{"calm", "asked", "big", "files"} {
 		r.runs(name)
 	}
 	if c, holds := r.condition(corev1.NodeDiskPressure); !holds || c.Reason != "KubeletHasDiskPressure" {
@@ -199,7 +201,7 @@ func TestFullDiskIsFreedBeforePodsAreEnded(t *testing.T) {
 	}
 
 	write(t, filepath.Join(fill["big"], "blob"), 90)
-	r.evicted("big", "low on resource: ephemeral-storage", "nodefs.available is below", "The Pod was using 9", "request is 0")
+	r.evicted("big", "low on resource: ephemeral-storage", "nodefs.available is below", "The Pod was using ", "request is 0")
 	r.waitFor("the evicted Pod's volume is gone", func() bool { _, err := os.Stat(fill["big"]); return errors.Is(err, fs.ErrNotExist) })
 
 	for i := range 6000 {
@@ -208,7 +210,7 @@ func TestFullDiskIsFreedBeforePodsAreEnded(t *testing.T) {
 		}
 	}
 	r.evicted("files", "low on resource: inodes", "nodefs.inodesFree is below")
-	r.runs("small")
+	r.runs("asked")
 	r.runs("calm")
 
 	r.create(bound("over", only(testpod("main", "sleep"))))
@@ -218,10 +220,15 @@ func TestFullDiskIsFreedBeforePodsAreEnded(t *testing.T) {
 	r.waitFor("nothing of the evicted Pods is left on the disk", func() bool { return free().Bytes.Available > began.Bytes.Available-60*mib })
 }
 
-// write writes megabytes into a file of a volume, as a container would.
+// write makes a file of so many megabytes in a volume, at once: a file that is open still takes its room when its Pod
+// has gone, and no container has this one open.
 func write(t *testing.T, path string, megabytes int) {
 	t.Helper()
-	if err := os.WriteFile(path, make([]byte, megabytes*mib), 0o644); err != nil {
+	file, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(unix.Fallocate(int(file.Fd()), 0, 0, int64(megabytes*mib)), file.Close()); err != nil {
 		t.Fatal(err)
 	}
 }
