@@ -13,6 +13,7 @@ import (
 type history struct {
 	marks        []mark // oldest first
 	compacted    uint64
+	compactedAt  time.Time
 	defragmented time.Time
 	copied       time.Time
 	copyRevision uint64
@@ -57,7 +58,7 @@ func (k *Keeper) maintain(ctx context.Context) {
 
 // observe collects what plan looks at.
 func (k *Keeper) observe(ctx context.Context, engine Engine) (o observed, err error) {
-	o = observed{now: time.Now(), compacted: k.history.compacted, defragmented: k.history.defragmented, reserve: k.cfg.Reserve, full: k.full.Load(),
+	o = observed{now: time.Now(), compacted: k.history.compacted, compactedAt: k.history.compactedAt, defragmented: k.history.defragmented, reserve: k.cfg.Reserve, full: k.full.Load(),
 		copying: k.cfg.Copies != "", copied: k.history.copied, copyRevision: k.history.copyRevision}
 	if o.newest, err = engine.Revision(ctx); err != nil {
 		return o, err
@@ -90,7 +91,7 @@ func (k *Keeper) act(ctx context.Context, engine Engine, a action) error {
 	began := time.Now()
 	switch a.verb {
 	case compact:
-		k.history.compacted = a.revision
+		k.history.compacted, k.history.compactedAt = a.revision, began
 		if err := engine.Compact(ctx, a.revision); err != nil && !errors.Is(err, kv.ErrCompacted) {
 			return fmt.Errorf("%s: %w", a, err)
 		}

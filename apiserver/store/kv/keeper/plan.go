@@ -22,6 +22,8 @@ const (
 	// defragRest lies between two defragmentations, defragStart between the start and the first.
 	defragRest  = 10 * time.Minute
 	defragStart = time.Minute
+	// defragAgain lies between two while the quota is used up: a compaction may not have freed everything yet.
+	defragAgain = time.Minute
 	// copyRest lies between two snapshots, copyStart between the start and the first. A large database is copied less
 	// often: copyRate bytes a second at most.
 	copyRest  = time.Hour
@@ -42,6 +44,7 @@ type observed struct {
 	free         uint64 // of the disk
 	reserve      uint64
 	full         bool // the quota was used up
+	compactedAt  time.Time
 	defragmented time.Time
 	copying      bool // snapshots are made
 	copied       time.Time
@@ -102,19 +105,26 @@ func (o *observed) compaction() (revision uint64, ok bool) {
 	if o.newest > historyMost {
 		revision = max(revision, o.newest-historyMost)
 	}
-	if o.pressed() {
-		revision, step = o.newest, 100
+	switch {
+	case o.full:
+		revision, step = o.newest, 1
+	case o.pressed():
+		revision, step = o.newest, historyStep/10
 	}
 	revision = min(revision, o.followed, o.newest)
 	return revision, o.free >= upkeepRoom && revision >= o.compacted+step
 }
 
 func (o *observed) defragmentation() bool {
-	spare := o.usage.Size - o.usage.InUse
-	if o.now.Sub(o.defragmented) < defragRest && !o.full || o.free < uint64(o.usage.InUse)+upkeepRoom {
+	spare, since := o.usage.Size-o.usage.InUse, o.now.Sub(o.defragmented)
+	switch {
+	case o.free < uint64(o.usage.InUse)+upkeepRoom:
 		return false
-	}
-	if o.pressed() {
+	case o.full: // what is free is not counted while nothing is written
+		return o.defragmented.Before(o.compactedAt) || since >= defragAgain
+	case since < defragRest:
+		return false
+	case o.pressed():
 		return spare >= upkeepRoom && spare >= o.usage.Size/4
 	}
 	return spare >= defragWorth && spare > o.usage.Size/2 && o.usage.InUse <= defragLarge

@@ -42,13 +42,13 @@ func TestPlan(t *testing.T) {
 		}), "defragment"},
 		"a used up quota": {with(func(o *observed) { o.full, o.usage = true, kv.Usage{Size: 100 * mb, InUse: 90 * mb, Quota: 100 * mb} }), "compact up to revision 90000"},
 		"a used up quota, compacted": {with(func(o *observed) {
-			o.full, o.compacted, o.usage = true, 90_000, kv.Usage{Size: 100 * mb, InUse: 40 * mb, Quota: 100 * mb}
+			o.full, o.compacted, o.compactedAt, o.usage = true, 90_000, now, kv.Usage{Size: 100 * mb, InUse: 40 * mb, Quota: 100 * mb}
 		}), "defragment, clear the quota alarm"},
 		"a used up quota of what is needed": {with(func(o *observed) {
-			o.full, o.compacted, o.usage = true, 90_000, kv.Usage{Size: 100 * mb, InUse: 95 * mb, Quota: 100 * mb}
+			o.full, o.compacted, o.defragmented, o.usage = true, 90_000, now, kv.Usage{Size: 100 * mb, InUse: 95 * mb, Quota: 100 * mb}
 		}), ""},
 		"a used up quota that was made room": {with(func(o *observed) {
-			o.full, o.compacted, o.usage = true, 90_000, kv.Usage{Size: 50 * mb, InUse: 45 * mb, Quota: 100 * mb}
+			o.full, o.compacted, o.defragmented, o.usage = true, 90_000, now, kv.Usage{Size: 50 * mb, InUse: 45 * mb, Quota: 100 * mb}
 		}), "clear the quota alarm"},
 	} {
 		t.Run(name, func(t *testing.T) {
