@@ -56,7 +56,7 @@ func (m *Machine) install() {
 	m.credentials()
 }
 
-// credentials takes over the authority, to act on it: what an attacker with root would do, and a test may.
+// credentials copies the cluster's authority and signs a certificate with it that may do everything.
 func (m *Machine) credentials() {
 	m.t.Helper()
 	dir := filepath.Join(m.dir, "pki")
