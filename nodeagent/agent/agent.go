@@ -84,6 +84,7 @@ type Agent struct {
 	logs    *logs.Reader
 
 	services *reference.Services
+	silence  silence         // of the engine; of the registration only
 	guard    *pressure.Guard // nil: none
 	short    atomic.Bool     // the disk is
 	pressed  chan struct{}   // what the node is short of changed
@@ -171,13 +172,8 @@ func (a *Agent) Run(ctx context.Context) error {
 func (a *Agent) registration() registration.Config {
 	return registration.Config{
 		Client: a.cfg.Client, Machine: a.machine, PodCIDR: a.cfg.PodCIDR, Log: a.log,
-		Healthy: func(ctx context.Context) error {
-			if _, err := a.cfg.Engine.List(ctx); err != nil {
-				return fmt.Errorf("container engine does not answer: %w", err)
-			}
-			return nil
-		},
-		Images: a.nodeImages, Pressure: a.pressure, Changed: a.pressed,
+		Healthy: a.healthy,
+		Images:  a.nodeImages, Pressure: a.pressure, Changed: a.pressed,
 	}
 }
 

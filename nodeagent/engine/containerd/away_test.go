@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -166,6 +167,10 @@ func TestDamagedMetadataBeginsAnew(t *testing.T) {
 	n.restart(t)
 	until(t, "the container is forgotten", func() bool { _, ok := b.Status(c.ID); return !ok })
 	until(t, "its process has ended", func() bool { return !running(pid) })
+	until(t, "the image is forgotten", func() bool {
+		_, err := n.engine.Image(t.Context(), testImage)
+		return errors.Is(err, engine.ErrImageNotFound)
+	})
 	n.load(t)
 	if got := b.Finish(b.Spec("exit", "6")); got.ExitCode != 6 {
 		t.Errorf("a new container ended as %+v", got)
@@ -269,6 +274,28 @@ func TestForgottenContainerIsEndedAndSwept(t *testing.T) {
 	}
 	if got, _ := b.Status(stays.ID); got.State != engine.Running {
 		t.Errorf("the other container is %+v", got)
+	}
+}
+
+// TestContainerWhoseShimDiedBeforeItsStartIsMadeAgain: nothing ran, so nothing is told as ended.
+func TestContainerWhoseShimDiedBeforeItsStartIsMadeAgain(t *testing.T) {
+	n := startNode(t)
+	b := enginetest.NewBox(t, n.suite())
+	c := b.Spec("exit", "5")
+	b.Create(c)
+	created := b.Await(c.ID, engine.Created)
+	if err := unix.Kill(parent(t, created.PID), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it is not listed any more", func() bool {
+		got, ok := b.Status(c.ID)
+		if ok && got.State != engine.Created {
+			t.Fatalf("it is %+v", got)
+		}
+		return !ok
+	})
+	if got := b.Finish(c); got.ExitCode != 5 {
+		t.Errorf("made again it ends as %+v", got)
 	}
 }
 

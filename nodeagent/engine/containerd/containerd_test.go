@@ -22,9 +22,11 @@ import (
 
 const (
 	testImage   = "docker.io/library/testpod:1"
-	testCgroup  = "/slipway-test"
 	benchCgroup = "/slipway-bench"
 )
+
+// testCgroup is this run's own: another's leftovers are not this one's.
+var testCgroup = fmt.Sprintf("/slipway-test-%d", os.Getpid())
 
 // node is a containerd of its own with an engine on it.
 type node struct {

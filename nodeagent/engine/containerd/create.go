@@ -97,16 +97,16 @@ func (e *Engine) removeLeft(ctx context.Context, id string) error {
 	return e.remove(ctx, id)
 }
 
-// removeLeftovers removes what tries to make containers left and nobody makes again.
-func (e *Engine) removeLeftovers(ctx context.Context) error {
+// removeLeftovers removes what tries to make containers left and nobody makes again. What cannot be removed stays
+// noted, for the next look.
+func (e *Engine) removeLeftovers(ctx context.Context) {
 	e.undoing.Lock()
 	defer e.undoing.Unlock()
 	for _, id := range e.cache.leftovers() {
 		if err := e.remove(ctx, id); err != nil {
-			return err
+			e.cfg.Log.Warn("remove a container that was never made whole", "id", id, "err", err)
 		}
 	}
-	return nil
 }
 
 // create returns whether there is something to undo when it fails: a container of the same id that was there before
@@ -135,7 +135,7 @@ func (e *Engine) create(ctx context.Context, c engine.Container, spec *specs.Spe
 	if err != nil {
 		sentence := fault.Command(err)
 		if sentence == "" {
-			if fault.Unavailable(err) || ctx.Err() != nil {
+			if fault.Unavailable(err) || fault.Late(err) || ctx.Err() != nil {
 				return true, fault.Classify(verb, err)
 			}
 			return true, fmt.Errorf("%s: %w: %s", verb, engine.ErrConfig, fault.Runc(err))
@@ -230,7 +230,8 @@ func (e *Engine) Start(ctx context.Context, id string) error {
 			return nil
 		}
 		if fault.Unavailable(err) || ctx.Err() != nil || fault.NotFound(err) || fault.LostShim(err) || fault.Late(err) {
-			return fault.Classify(verb, err) // whether it began is seen later
+			e.lookSoon() // whether it began is seen there
+			return fault.Classify(verb, err)
 		}
 		why = fault.Runc(err)
 	}

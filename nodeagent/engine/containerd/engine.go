@@ -73,6 +73,7 @@ type Engine struct {
 	slots   chan struct{} // bounds concurrent creation
 	undoing sync.Mutex    // held while what is left of containers is removed
 	watcher watchers
+	hurry   chan struct{} // asks for a look at everything soon
 
 	stop  context.CancelFunc
 	ended sync.WaitGroup
@@ -95,7 +96,7 @@ func New(ctx context.Context, cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, quiet: quietLogger()}
+	e := &Engine{cfg: cfg, quiet: quietLogger(), hurry: make(chan struct{}, 1)}
 	e.cache.entries = map[string]*entry{}
 	e.slots = make(chan struct{}, creations())
 	if e.host, err = runspec.DetectHost(ctx); err != nil {

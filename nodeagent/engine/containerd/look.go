@@ -2,8 +2,6 @@ package containerd
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
@@ -27,9 +25,7 @@ const (
 
 // look reads the state of every container from containerd and returns the ids of those that differ from the cache.
 func (e *Engine) look(ctx context.Context) ([]string, error) {
-	if err := e.removeLeftovers(ctx); err != nil {
-		return nil, err
-	}
+	e.removeLeftovers(ctx)
 	before := e.cache.picture()
 	records, err := e.client.ContainerService().List(ctx)
 	if err != nil {
@@ -57,12 +53,28 @@ func (e *Engine) look(ctx context.Context) ([]string, error) {
 			e.cache.leave(c.ID)
 			continue
 		}
-		if found[c.ID], err = e.observe(ctx, st, running[c.ID]); err != nil {
-			return nil, err
-		}
+		found[c.ID] = e.observe(ctx, st, running[c.ID])
 	}
 	changed := e.cache.replace(found, before)
-	return changed, errors.Join(e.removeLeftovers(ctx), e.sweep(ctx))
+	e.removeLeftovers(ctx)
+	if err := e.sweep(ctx); err != nil {
+		e.cfg.Log.Warn("remove what is left of containers that are gone", "err", err)
+	}
+	return changed, nil
+}
+
+// lookSoon asks for a look at everything.
+func (e *Engine) lookSoon() {
+	select {
+	case e.hurry <- struct{}{}:
+	default:
+	}
+}
+
+// dropHalfMade gives up a container that turned out never to have begun: it is removed soon, and may be made again.
+func (e *Engine) dropHalfMade(id string) {
+	e.cache.leave(id)
+	e.lookSoon()
 }
 
 // halfMade tells a container that never began to run and never will: making it was cut off, or what was made is lost.
@@ -71,30 +83,42 @@ func halfMade(st entry, t *task.Process) bool {
 }
 
 // observe brings an entry up to what containerd says of its task.
-func (e *Engine) observe(ctx context.Context, st entry, t *task.Process) (entry, error) {
+func (e *Engine) observe(ctx context.Context, st entry, t *task.Process) entry {
 	st.task = t != nil
 	if st.ended() {
-		return st, nil
+		return st
 	}
 	switch {
 	case t == nil && st.startFault != "":
 	case t == nil:
-		if err := e.killRest(ctx, st.cgroup); err != nil {
-			return st, fmt.Errorf("end what is left of container %s: %w", st.status.ID, err)
-		}
-		st = e.endNow(st, e.lost(st))
-		return st, e.removeGroup(ctx, st.cgroup)
+		return e.loseTask(ctx, st)
 	case t.Status == task.Status_CREATED:
 		st.status.State, st.status.PID = engine.Created, int(t.Pid)
 	case t.Status == task.Status_STOPPED:
 		if st.begun.IsZero() {
 			st.begun = st.status.CreatedAt // its record is lost; that it ran is not
 		}
-		return e.endNow(st, exit{code: int(t.ExitStatus), at: t.ExitedAt.AsTime()}), nil
+		return e.endNow(st, exit{code: int(t.ExitStatus), at: t.ExitedAt.AsTime()})
 	case t.Status == task.Status_RUNNING, t.Status == task.Status_PAUSED, t.Status == task.Status_PAUSING:
 		e.runs(&st, int(t.Pid))
 	}
-	return st, nil
+	return st
+}
+
+// loseTask ends a container that containerd has no task of any more. As long as a process of it cannot be ended it
+// counts as running, so that none is made in its place; the next look tries again.
+func (e *Engine) loseTask(ctx context.Context, st entry) entry {
+	how := e.lost(st) // before what is done here can be noted by a shim that lives
+	if err := e.killRest(ctx, st.cgroup); err != nil {
+		e.cfg.Log.Warn("end what is left of a container", "id", st.status.ID, "err", err)
+		st.status.State, st.status.StartedAt = engine.Running, st.begun
+		return st
+	}
+	st = e.endNow(st, how)
+	if err := e.removeGroup(ctx, st.cgroup); err != nil {
+		e.cfg.Log.Warn("remove the control group of a container that is gone", "id", st.status.ID, "err", err)
+	}
+	return st
 }
 
 // runs makes an entry one of a container that runs. When nothing says since when, its process does.
@@ -134,7 +158,7 @@ func (e *Engine) finish(ctx context.Context, id string, x exit) {
 		return
 	}
 	if st.begun.IsZero() { // it was made and never started: nothing is to be told of it
-		e.cache.leave(id)
+		e.dropHalfMade(id)
 		return
 	}
 	if n := e.noted(id); n.kept && n.exit.at.IsZero() && madeUp(x.code) {

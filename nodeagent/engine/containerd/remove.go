@@ -3,6 +3,7 @@ package containerd
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/errdefs"
@@ -35,8 +36,22 @@ func (e *Engine) remove(ctx context.Context, id string) error {
 	return e.forget(id)
 }
 
-// deleteTask ends a container's task, whatever state it is in, and deletes it.
+// deleteTask ends a container's task, whatever state it is in, and deletes it. While containerd is just noticing that
+// the task's shim has ended, it tries again.
 func (e *Engine) deleteTask(ctx context.Context, id string) error {
+	for try := 1; ; try++ {
+		err := e.deleteTaskOnce(ctx, id)
+		if err == nil || try == clearTries || ctx.Err() != nil || !fault.LostShim(err) {
+			return err
+		}
+		select {
+		case <-time.After(retryAfter):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (e *Engine) deleteTaskOnce(ctx context.Context, id string) error {
 	service := e.client.TaskService()
 	request := &tasks.DeleteTaskRequest{ContainerID: id}
 	if st, ok := e.cache.get(id); ok && st.ended() {

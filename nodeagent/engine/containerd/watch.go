@@ -60,6 +60,8 @@ func (e *Engine) keep(ctx context.Context, stream <-chan *events.Envelope, broke
 			e.lookAndTell(ctx)
 		case <-regular.C:
 			e.lookAndTell(ctx)
+		case <-e.hurry:
+			e.lookAndTell(ctx)
 		case err := <-broken:
 			if ctx.Err() != nil {
 				return
@@ -82,6 +84,7 @@ func (e *Engine) reconnect(ctx context.Context) (<-chan *events.Envelope, <-chan
 		attempt, cancel := context.WithCancel(ctx)
 		stream, broken := e.subscribe(attempt)
 		if _, err := e.look(ctx); err == nil {
+			e.ForgetAll()
 			context.AfterFunc(ctx, cancel)
 			e.watcher.notify("")
 			return stream, broken

@@ -69,6 +69,9 @@ func New(cfg Config) *Store {
 // Forget drops what is remembered of an image, because it changed.
 func (s *Store) Forget(ref string) { s.images.forget(ref) }
 
+// ForgetAll does so for every image: containerd was away, and may have come back without them.
+func (s *Store) ForgetAll() { s.images.forgetAll() }
+
 // imageCache remembers images, so that making a container asks nothing twice.
 type imageCache struct {
 	mu      sync.Mutex
@@ -104,6 +107,13 @@ func (c *imageCache) forget(ref string) {
 	defer c.mu.Unlock()
 	c.changes++
 	delete(c.byRef, ref)
+}
+
+func (c *imageCache) forgetAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.changes++
+	clear(c.byRef)
 }
 
 // Normalise gives an image name its full form: "redis:7" is "docker.io/library/redis:7". The error is ErrImageName.
