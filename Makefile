@@ -86,6 +86,7 @@ bench: build images ## print the measured figures beside the targets (root)
 check: lint ## format, vet, structure and race tests, and a clean tree afterwards
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "run gofmt -w"; exit 1; }
 	@go vet ./...
+	@go vet -tags vm ./testing/vm
 	@go test ./testing/arch
 	@CGO_ENABLED=1 go test -race ./apiserver/store/... ./reconciler/loop/... ./gitsource/...
 	@test -z "$$(git status --porcelain)" || { git status --short; echo "the tree is not clean"; exit 1; }
