@@ -109,7 +109,7 @@ func (m *Machine) Kubectl(args ...string) string {
 // TryKubectl is Kubectl where an error is no failure.
 func (m *Machine) TryKubectl(args ...string) (string, error) {
 	kubectl := filepath.Join(need.ModuleRoot(), "bin", "kubectl")
-	cmd := exec.Command(kubectl, append([]string{"--kubeconfig", m.kubeconfig(), "--cache-dir", filepath.Join(m.dir, "cache")}, args...)...)
+	cmd := exec.Command(kubectl, append([]string{"--kubeconfig", m.kubeconfig(), "--request-timeout=1m", "--cache-dir", filepath.Join(m.dir, "cache")}, args...)...)
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
