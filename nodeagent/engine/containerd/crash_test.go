@@ -24,6 +24,7 @@ import (
 type crash struct {
 	at   int    // which of the calls that change something, from 1
 	how  string // "before", "during", "after"
+	cut  time.Duration
 	mu   sync.Mutex
 	seen []string
 }
@@ -53,7 +54,7 @@ func (c *crash) intercept(ctx context.Context, method string, req, reply any, co
 	case "before":
 		return dead
 	case "during":
-		cut, cancel := context.WithTimeout(ctx, 15*time.Millisecond)
+		cut, cancel := context.WithTimeout(ctx, c.cut)
 		defer cancel()
 		_ = invoke(cut, method, req, reply, conn, opts...)
 	default:
@@ -121,8 +122,12 @@ func TestContainerIsMadeOnceWhereverItsMakerWasKilled(t *testing.T) {
 	n := startNode(t)
 	for at := 1; at <= len(changes); at++ {
 		for _, how := range []string{"before", "during", "after"} {
-			t.Run(fmt.Sprintf("%s %s", how, changes[at-1]), func(t *testing.T) { n.crashAt(t, &crash{at: at, how: how}) })
+			t.Run(fmt.Sprintf("%s %s", how, changes[at-1]), func(t *testing.T) { n.crashAt(t, &crash{at: at, how: how, cut: 15 * time.Millisecond}) })
 		}
+	}
+	for _, cut := range []time.Duration{2, 30, 45, 60, 90} { // the longest of the calls: a shim begins, runc runs
+		cut *= time.Millisecond
+		t.Run(fmt.Sprintf("%v into %s", cut, changes[2]), func(t *testing.T) { n.crashAt(t, &crash{at: 3, how: "during", cut: cut}) })
 	}
 }
 
