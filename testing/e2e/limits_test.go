@@ -29,7 +29,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: web, labels: {app: web}}
 spec:
-  containers: [{name: web, image: test.local/testpod:1, args: [serve]}]
+  containers: [{name: web, image: test.local/testpod:1, args: [serve], readinessProbe: {httpGet: {port: 8080, path: /healthz}}}]
 ---
 apiVersion: v1
 kind: Service

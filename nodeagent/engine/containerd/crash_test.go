@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -128,6 +129,43 @@ func TestContainerIsMadeOnceWhereverItsMakerWasKilled(t *testing.T) {
 	for _, cut := range []time.Duration{2, 30, 45, 60, 90} { // the longest of the calls: a shim begins, runc runs
 		cut *= time.Millisecond
 		t.Run(fmt.Sprintf("%v into %s", cut, changes[2]), func(t *testing.T) { n.crashAt(t, &crash{at: 3, how: "during", cut: cut}) })
+	}
+}
+
+// TestContainerWhoseStartWasNotAnsweredStartsOnce loses the answer of a start, as when containerd is killed just then,
+// and asks again.
+func TestContainerWhoseStartWasNotAnsweredStartsOnce(t *testing.T) {
+	n := startNode(t)
+	b := enginetest.NewBox(t, n.suite())
+	lost := false
+	deaf := n.newEngine(t, func(cfg *Config) {
+		cfg.intercept = func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			err := invoke(ctx, method, req, reply, conn, opts...)
+			if strings.HasSuffix(method, "Tasks/Start") && !lost {
+				lost = true
+				return status.Error(codes.Unavailable, "the answer is lost")
+			}
+			return err
+		}
+	})
+	spec := b.Spec("sleep")
+	if err := deaf.Create(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	if err := deaf.Start(t.Context(), spec.ID); !errors.Is(err, engine.ErrUnavailable) {
+		t.Fatalf("a start without an answer: %v", err)
+	}
+	if err := deaf.Start(t.Context(), spec.ID); err != nil {
+		t.Errorf("the second start: %v", err)
+	}
+	list, err := deaf.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, got := range list {
+		if got.ID == spec.ID && got.State != engine.Running {
+			t.Errorf("it is %s with exit code %d, want running", got.State, got.ExitCode)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/containerd/v2/core/containers"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/errdefs"
@@ -233,11 +234,36 @@ func (e *Engine) Start(ctx context.Context, id string) error {
 			e.lookSoon() // whether it began is seen there
 			return fault.Classify(verb, err)
 		}
+		if begun, lookErr := e.beganBefore(ctx, st); begun || lookErr != nil {
+			return lookErr
+		}
 		why = fault.Runc(err)
 	}
 	e.save(e.cache.neverStarted(id))
 	e.watcher.notify(id)
 	return fmt.Errorf("%s: %w: %s", verb, engine.ErrStart, why)
+}
+
+// beganBefore says whether a container that cannot be started began at an earlier call, whose answer was lost.
+func (e *Engine) beganBefore(ctx context.Context, st entry) (bool, error) {
+	if st.begun.IsZero() {
+		return false, nil
+	}
+	resp, err := e.client.TaskService().Get(ctx, &tasks.GetRequest{ContainerID: st.status.ID})
+	if err != nil {
+		e.lookSoon()
+		return false, fault.Classify("look at container "+st.status.ID, err)
+	}
+	switch resp.Process.Status {
+	case task.Status_RUNNING, task.Status_PAUSED, task.Status_PAUSING:
+		e.cache.started(st.status.ID, int(resp.Process.Pid))
+	case task.Status_STOPPED:
+		e.finish(ctx, st.status.ID, exit{code: int(resp.Process.ExitStatus), at: resp.Process.ExitedAt.AsTime()})
+	default:
+		return false, nil
+	}
+	e.watcher.notify(st.status.ID)
+	return true, nil
 }
 
 // Signal sends a signal; 0 stands for the signal by which the container wants to be stopped.
