@@ -1,4 +1,3 @@
-//nolint:staticcheck // Endpoints are deprecated, but clients still read and write them
 package reconciler
 
 import (

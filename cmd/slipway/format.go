@@ -19,7 +19,11 @@ type upgrade func(dir string) error
 
 // upgrades returns the way from firstFormat to this binary's, in order. A change that an older binary would misread or
 // destroy needs one; a new file that it ignores does not.
-func upgrades() []upgrade { return nil }
+func upgrades() []upgrade {
+	return []upgrade{
+		func(string) error { return nil }, // 2: Secrets are sealed. The store seals what it finds plain when it is opened
+	}
+}
 
 // settleFormat writes the format at the first start, refuses what a newer binary wrote, and upgrades what an older one
 // did. The number is that of the last step that has ended.

@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"errors"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -26,7 +27,7 @@ func (e *exhausted) Accept() (net.Conn, error) {
 func TestAcceptPausesWithoutDescriptors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &exhausted{until: time.Now().Add(time.Minute)}
-		if _, err := (patient{e}).Accept(); err != net.ErrClosed {
+		if _, err := (patient{e}).Accept(); !errors.Is(err, net.ErrClosed) {
 			t.Error(err)
 		}
 		if e.tries > 80 {

@@ -183,7 +183,8 @@ func (s *session) watch(follow bool) (<-chan struct{}, func()) {
 			case <-done:
 				return
 			case <-ticker.C:
-			case <-faults: // such as a full queue
+			case err := <-faults: // such as a full queue: what changed is looked for
+				_ = err
 			case _, open := <-changes:
 				if !open {
 					changes, faults = nil, nil

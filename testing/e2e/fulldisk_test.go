@@ -95,11 +95,10 @@ func takeAll(t *testing.T, dir string) (giveBack func()) {
 	}
 }
 
-// writer makes ConfigMaps until it is stopped, and remembers what was acknowledged and how it was refused.
+// writer makes ConfigMaps until it is stopped, and remembers what was acknowledged.
 type writer struct {
 	mu           sync.Mutex
 	acknowledged []string
-	refusals     []string // distinct codes with the start of their message
 	last         string
 }
 

@@ -192,7 +192,7 @@ func threadsUsedUp(t *testing.T, s *cluster.Slipway, dir string, stays func()) {
 	s.Eventually("many Pods to run", func() error {
 		out, err := s.TryKubectl("get", "pods", "--field-selector=status.phase=Running", "--no-headers")
 		if n := strings.Count(out, "many-"); err != nil || n < len(many) {
-			return fmt.Errorf("%d run, %v", n, err)
+			return errors.Join(err, fmt.Errorf("%d run", n))
 		}
 		return nil
 	})
@@ -227,7 +227,7 @@ func inodesUsedUp(t *testing.T, s *cluster.Slipway, disk, dir string, stays func
 	s.Eventually("writes to be refused", func() error {
 		log, err := os.ReadFile(filepath.Join(s.Data, "slipway.log"))
 		if err != nil || !strings.Contains(string(log), "inodes free and writes need 64: remove files") {
-			return fmt.Errorf("the log does not say so (%v)", err)
+			return errors.Join(err, errors.New("the log does not say so"))
 		}
 		return nil
 	})

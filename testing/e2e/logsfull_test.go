@@ -41,7 +41,7 @@ func TestLogsOnAFullDisk(t *testing.T) {
 	s.Eventually("the disk to be full", func() error {
 		var fs unix.Statfs_t
 		if err := unix.Statfs(logs, &fs); err != nil || fs.Bavail > 0 {
-			return fmt.Errorf("%d blocks free, %v", fs.Bavail, err)
+			return errors.Join(err, fmt.Errorf("%d blocks free", fs.Bavail))
 		}
 		return nil
 	})

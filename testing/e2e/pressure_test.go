@@ -57,7 +57,7 @@ func TestPodThatFillsTheDiskIsEvicted(t *testing.T) {
 	if err := unix.Statfs(disk, &fs); err != nil {
 		t.Fatal(err)
 	}
-	left := int64(fs.Bavail)*int64(fs.Bsize) - 150<<20 // the store goes on writing, Pods are not let that far
+	left := int64(fs.Bavail)*fs.Bsize - 150<<20 // the store goes on writing, Pods are not let that far
 	if err := os.WriteFile(filepath.Join(s.Data, "pods", uid, "volumes", "data", "blob"), make([]byte, left), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestPodThatFillsTheDiskIsEvicted(t *testing.T) {
 		out, _ := exec.Command(s.Binary, "status", "--data-dir", s.Data).CombinedOutput()
 		return string(out)
 	}, "has DiskPressure: the node is short of disk space: nodefs.available is below 192Mi")
-	if err := unix.Statfs(disk, &fs); err != nil || int64(fs.Bavail)*int64(fs.Bsize) < left {
-		t.Errorf("what the Pod wrote is still on the disk: %d bytes are free (%v)", int64(fs.Bavail)*int64(fs.Bsize), err)
+	if err := unix.Statfs(disk, &fs); err != nil || int64(fs.Bavail)*fs.Bsize < left {
+		t.Errorf("what the Pod wrote is still on the disk: %d bytes are free (%v)", int64(fs.Bavail)*fs.Bsize, err)
 	}
 }

@@ -183,7 +183,7 @@ func (s *Store) describe(ctx context.Context, img images.Image) (Info, error) {
 	platform := platforms.Default()
 	manifest, err := images.Manifest(ctx, store, img.Target, platform)
 	if errdefs.IsNotFound(err) {
-		return Info{}, fmt.Errorf("%w: %s is not whole or not for %s: %v", engine.ErrImageNotFound, img.Name,
+		return Info{}, fmt.Errorf("%w: %s is not whole or not for %s: %w", engine.ErrImageNotFound, img.Name,
 			platforms.DefaultString(), fault.Plain(err))
 	}
 	if err != nil {
@@ -245,7 +245,7 @@ func (s *Store) Load(ctx context.Context, archive io.Reader) ([]engine.Image, er
 	if err != nil {
 		return nil, fault.Classify("load images", err)
 	}
-	defer release(context.WithoutCancel(ctx))
+	defer func() { _ = release(context.WithoutCancel(ctx)) }() // what is held longer is let go of at the next start
 	loaded, err := s.client.Import(ctx, archive, client.WithImageLabels(map[string]string{labelLoaded: "archive"}))
 	if err != nil {
 		return nil, fault.Classify("load images", err)

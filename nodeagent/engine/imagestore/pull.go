@@ -117,7 +117,7 @@ func (s *Store) fetch(ctx context.Context, name string, opts engine.PullOptions,
 func pullError(name string, err error) error {
 	verb := "pull image " + name
 	if errdefs.IsNotFound(err) && !fault.Unavailable(err) {
-		return fmt.Errorf("%s: %w: %v", verb, engine.ErrImageNotFound, fault.Plain(err))
+		return fmt.Errorf("%s: %w: %w", verb, engine.ErrImageNotFound, fault.Plain(err))
 	}
 	denied := errdefs.IsUnauthorized(err) || errdefs.IsPermissionDenied(err)
 	var unexpected remoteerrors.ErrUnexpectedStatus
@@ -125,7 +125,7 @@ func pullError(name string, err error) error {
 		denied = unexpected.StatusCode == http.StatusUnauthorized || unexpected.StatusCode == http.StatusForbidden
 	}
 	if denied || errors.Is(err, docker.ErrInvalidAuthorization) {
-		return fmt.Errorf("%s: %w: the registry denies it: %v", verb, engine.ErrImageNotFound, fault.Plain(err))
+		return fmt.Errorf("%s: %w: the registry denies it: %w", verb, engine.ErrImageNotFound, fault.Plain(err))
 	}
 	return fault.Classify(verb, err)
 }
