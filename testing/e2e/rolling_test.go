@@ -189,7 +189,7 @@ func TestServiceWithoutPodsIsRefused(t *testing.T) {
 	s.Eventually("refusal", func() error {
 		for _, way := range ways {
 			if text, err := get(way.URL); err == nil || !strings.Contains(err.Error(), "refused") {
-				return fmt.Errorf("%s: %q, %v", way.URL, text, err)
+				return errors.Join(err, fmt.Errorf("%s: %q", way.URL, text))
 			}
 		}
 		return nil
