@@ -70,7 +70,7 @@ func (e *Engine) sweep(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(append(errs, e.sweepRunc())...)
+	return errors.Join(append(errs, e.sweepShims(ctx), e.sweepRunc())...)
 }
 
 // sweepRunc removes runc's notes on containers that are gone.

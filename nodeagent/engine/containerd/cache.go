@@ -40,6 +40,7 @@ type cache struct {
 	mu      sync.Mutex
 	entries map[string]*entry
 	busy    map[string]int      // containers being made
+	groups  map[string]string   // their groups
 	left    map[string]struct{} // those that failed to be made and could not be removed, yet
 	changes uint64
 }
@@ -60,13 +61,34 @@ func entryOf(c containers.Container) entry {
 }
 
 // begin notes that a container is being made: a look at containerd would see half of it.
-func (c *cache) begin(id string) {
+func (c *cache) begin(id, group string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.busy == nil {
-		c.busy = map[string]int{}
+		c.busy, c.groups = map[string]int{}, map[string]string{}
 	}
 	c.busy[id]++
+	c.groups[id] = group
+}
+
+// making returns the groups of the containers that are being made.
+func (c *cache) making() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Collect(maps.Values(c.groups))
+}
+
+// tasks counts the containers that have a process.
+func (c *cache) tasks() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	count := 0
+	for _, e := range c.entries {
+		if e.status.PID > 0 {
+			count++
+		}
+	}
+	return count
 }
 
 func (c *cache) end(id string) {
@@ -74,6 +96,7 @@ func (c *cache) end(id string) {
 	defer c.mu.Unlock()
 	if c.busy[id]--; c.busy[id] == 0 {
 		delete(c.busy, id)
+		delete(c.groups, id)
 	}
 }
 

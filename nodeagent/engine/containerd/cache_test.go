@@ -10,7 +10,7 @@ func TestLeftoversAreNotTakenFromWhoMakesThemAgain(t *testing.T) {
 	var c cache
 	c.leave("a")
 	c.leave("b")
-	c.begin("b")
+	c.begin("b", "b")
 	if diff := cmp.Diff([]string{"a"}, c.leftovers()); diff != "" {
 		t.Errorf("leftovers (-want +got):\n%s", diff)
 	}

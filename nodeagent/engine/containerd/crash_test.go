@@ -171,6 +171,7 @@ func TestContainerWhoseStartWasNotAnsweredStartsOnce(t *testing.T) {
 
 func (n *node) crashAt(t *testing.T, c *crash) {
 	b := enginetest.NewBox(t, n.suite())
+	n.engine.Close() // one engine at a time, as one process
 	began := time.Now()
 	spec := b.Spec("sleep")
 	spec.Args = append(spec.Args, "100000h", spec.ID)
@@ -222,6 +223,11 @@ func (n *node) adopt(t *testing.T, b *enginetest.Box) *Engine {
 func (n *node) nothingLeft(t *testing.T) {
 	t.Helper()
 	var left []string
+	defer func() {
+		if t.Failed() {
+			t.Logf("left: %q", left)
+		}
+	}()
 	until(t, "nothing is left", func() bool {
 		if _, err := n.engine.look(n.engine.in(t.Context())); err != nil {
 			t.Fatal(err)

@@ -42,7 +42,7 @@ const (
 
 const (
 	createTries  = 5
-	clearTries   = 250 // while something of an earlier try is in the way
+	deleteTries  = 250 // while containerd is noticing that a shim has ended
 	retryAfter   = 20 * time.Millisecond
 	cleanupLimit = 30 * time.Second
 	// exitNeverStarted is the exit code of a container whose command could not be executed, as of every runtime.
@@ -71,7 +71,7 @@ func (e *Engine) Create(ctx context.Context, c engine.Container) error {
 	case <-ctx.Done():
 		return fmt.Errorf("%s: %w", verb, ctx.Err())
 	}
-	e.cache.begin(c.ID)
+	e.cache.begin(c.ID, cmp.Or(c.Group, c.ID))
 	defer e.cache.end(c.ID)
 	if err := e.removeLeft(ctx, c.ID); err != nil {
 		return fmt.Errorf("%s: %w", verb, err)
@@ -162,17 +162,18 @@ func (e *Engine) createTask(ctx context.Context, c engine.Container, mounts []mo
 	if c.Stdin {
 		request.Stdin = stdinPipe
 	}
+	patience := time.Now().Add(clearLimit)
 	for try := 1; ; try++ {
 		resp, err := e.client.TaskService().Create(ctx, request)
 		if err == nil {
 			return resp.Pid, nil
 		}
-		exists := errdefs.IsAlreadyExists(fault.Native(err))
-		if ctx.Err() != nil || !(fault.LostShim(err) && try < createTries) && !(exists && try < clearTries) {
+		exists := errdefs.IsAlreadyExists(fault.Native(err)) || bundleInTheWay(err, c.ID)
+		if ctx.Err() != nil || !(fault.LostShim(err) && try < createTries) && !(exists && time.Now().Before(patience)) {
 			return 0, err
 		}
 		if exists { // of a try that was cut off: containerd is just taking it away, or does not know that nobody wants it
-			if err := e.deleteTask(ctx, c.ID); err != nil && !fault.NotFound(err) {
+			if err := e.clearTask(ctx, c.ID); err != nil && !fault.NotFound(err) {
 				e.cfg.Log.Debug("a task in the way cannot be deleted", "id", c.ID, "err", fault.Plain(err))
 			}
 		}

@@ -70,8 +70,9 @@ type Engine struct {
 	runtime containers.RuntimeInfo
 
 	cache   cache
-	slots   chan struct{} // bounds concurrent creation
-	undoing sync.Mutex    // held while what is left of containers is removed
+	slots   chan struct{}      // bounds concurrent creation
+	undoing sync.Mutex         // held while what is left of containers is removed
+	strays  map[shim]time.Time // shims that hold nothing, since when; guarded by undoing
 	watcher watchers
 	hurry   chan struct{} // asks for a look at everything soon
 

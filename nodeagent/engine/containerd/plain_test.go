@@ -40,7 +40,7 @@ func TestCacheReplaceLeavesWhatChangedSince(t *testing.T) {
 	c.put(entry{status: engine.Status{ID: "new", State: engine.Created}})
 	c.exited("old", exit{code: 1})
 	c.drop("removed")
-	c.begin("making")
+	c.begin("making", "making")
 	changed := c.replace(map[string]entry{
 		"old":     {status: engine.Status{ID: "old", State: engine.Running}},
 		"making":  {status: engine.Status{ID: "making", State: engine.Exited}},

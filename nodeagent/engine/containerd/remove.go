@@ -23,8 +23,19 @@ func (e *Engine) Remove(ctx context.Context, id string) error {
 
 func (e *Engine) remove(ctx context.Context, id string) error {
 	verb := "remove container " + id
-	if err := e.deleteTask(ctx, id); err != nil {
+	group, known, err := e.groupOf(ctx, id)
+	if err != nil {
 		return fault.Classify(verb, err)
+	}
+	met, err := e.settle(ctx, id)
+	if err != nil {
+		return fault.Classify(verb+": its task", err)
+	}
+	if met || !known { // it was not made whole, or containerd had trouble with it
+		if err := e.clearRest(ctx, id, group); err != nil {
+			return fault.Classify(verb+": what is left of it", err)
+		}
+		time.AfterFunc(strayGrace, e.lookSoon) // its shim may be left, too
 	}
 	if err := e.client.SnapshotService(e.snap).Remove(ctx, id); err != nil && !errdefs.IsNotFound(err) {
 		return fault.Classify(verb+": its layer", err)
@@ -41,7 +52,7 @@ func (e *Engine) remove(ctx context.Context, id string) error {
 func (e *Engine) deleteTask(ctx context.Context, id string) error {
 	for try := 1; ; try++ {
 		err := e.deleteTaskOnce(ctx, id)
-		if err == nil || try == clearTries || ctx.Err() != nil || !fault.LostShim(err) {
+		if err == nil || try == deleteTries || ctx.Err() != nil || !fault.LostShim(err) {
 			return err
 		}
 		select {
