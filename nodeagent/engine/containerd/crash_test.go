@@ -55,7 +55,8 @@ func (c *crash) intercept(ctx context.Context, method string, req, reply any, co
 	case "before":
 		return dead
 	case "during":
-		cut, cancel := context.WithTimeout(ctx, c.cut)
+		cut, cancel := context.WithCancel(ctx) // containerd is told of the end, as of a process's, and of no deadline
+		defer time.AfterFunc(c.cut, cancel).Stop()
 		defer cancel()
 		_ = invoke(cut, method, req, reply, conn, opts...)
 	default:
