@@ -62,6 +62,9 @@ func mounts(data string) []string {
 	return found
 }
 
+// Cgroup returns the name of the control group that holds all Pods.
+func (s *Slipway) Cgroup() string { return cgroupName(s.Data) }
+
 // cgroupName is the control group of the Pods of a data directory, as slipway names it.
 func cgroupName(data string) string {
 	sum := sha256.Sum256([]byte(data))
