@@ -543,11 +543,11 @@ func realNothingLeft(t *testing.T, r *rig) {
 	}
 	r.waitFor("no containers are left", func() bool { list, err := r.engine.List(t.Context()); return err == nil && len(list) == 0 })
 	r.waitFor("every worker ended", func() bool { r.agent.mu.Lock(); defer r.agent.mu.Unlock(); return len(r.agent.workers) == 0 })
-	boxes, _ := r.network.List(t.Context())
-	mounts, _ := os.ReadFile("/proc/self/mountinfo")
-	if len(boxes)+containersFolder(r.config.DataDir) > 0 || bytes.Contains(mounts, []byte(r.config.DataDir)) {
-		t.Errorf("left: sandboxes %v, folders %d", boxes, containersFolder(r.config.DataDir))
-	}
+	r.waitFor("no sandboxes, folders and mounts are left", func() bool { // a Pod may have been told as gone just before
+		boxes, err := r.network.List(t.Context())
+		mounts, readErr := os.ReadFile("/proc/self/mountinfo")
+		return errors.Join(err, readErr) == nil && len(boxes)+containersFolder(r.config.DataDir) == 0 && !bytes.Contains(mounts, []byte(r.config.DataDir))
+	})
 	r.waitFor("no cgroups are left", func() bool { pods, _ := cgroup.At(cgroup.Mount, testCgroup).List("pod"); return len(pods) == 0 })
 	r.waitFor("no logs are left", func() bool { logs, _ := os.ReadDir(r.config.LogDir); return len(logs) == 0 })
 }

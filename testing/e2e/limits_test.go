@@ -72,9 +72,10 @@ func TestExhaustedLimits(t *testing.T) {
 		if err := syscall.Kill(pid, 0); err != nil {
 			t.Fatalf("slipway is gone: %v", err)
 		}
-		if _, err := get(page); err != nil {
-			t.Errorf("the other Pod: %v", err)
-		}
+		s.Eventually("the other Pod to answer", func() error { // its probes may have missed their second meanwhile
+			_, err := get(page)
+			return err
+		})
 	}
 	t.Run("processes of a container", func(t *testing.T) {
 		s.Eventually("the bomb to be stopped", func() error {

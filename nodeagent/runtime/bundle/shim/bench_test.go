@@ -47,7 +47,7 @@ func BenchmarkOutput(b *testing.B) {
 	}
 	b.Run("log", func(b *testing.B) {
 		run(b, func(dir string) (io.WriteCloser, func()) {
-			out, err := openOutput(dir, target{filepath.Join(dir, "0.log"), crilog.DefaultLimits}, crilog.Stdout)
+			out, err := openOutput(dir, target{path: filepath.Join(dir, "0.log"), limits: crilog.DefaultLimits}, crilog.Stdout)
 			if err != nil {
 				b.Fatal(err)
 			}
