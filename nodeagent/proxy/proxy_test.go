@@ -1,8 +1,10 @@
 package proxy_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"strings"
@@ -382,6 +384,10 @@ func TestRulesAreBackAfterOthersRemoveThem(t *testing.T) {
 	w.until("10.96.0.20:80/TCP shop/web:tcp -> 10.244.0.3:8080")
 	held, err := networktest.Dial(t.Context(), t, a.NetNS, "tcp4", "10.96.0.20:80")
 	check(t, err)
+	check(t, held.SetDeadline(time.Now().Add(time.Minute)))
+	greeting := bufio.NewReader(held)
+	_, err = greeting.Peek(1) // nothing is on its way while the rules are gone
+	check(t, err)
 	conn, err := nftables.New()
 	check(t, err)
 	table := &nftables.Table{Name: "slipway", Family: nftables.TableFamilyIPv4}
@@ -398,7 +404,9 @@ func TestRulesAreBackAfterOthersRemoveThem(t *testing.T) {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
-	if got := exchange(held); got != a.IP+" to b" {
-		t.Errorf("the connection from before: %q", got)
+	_, err = held.Write([]byte("?")) // at which the other side closes
+	check(t, err)
+	if got, err := io.ReadAll(greeting); err != nil || string(got) != a.IP+" to b" {
+		t.Errorf("the connection from before: %q, %v", got, err)
 	}
 }
