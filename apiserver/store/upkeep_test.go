@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
 	"sort"
 	"strconv"
@@ -25,7 +24,7 @@ import (
 	"github.com/slipway-dev/slipway/apiserver/store/kv"
 	"github.com/slipway-dev/slipway/apiserver/store/kv/etcd"
 	"github.com/slipway-dev/slipway/apiserver/store/kv/keeper"
-	"github.com/slipway-dev/slipway/testing/need"
+	"github.com/slipway-dev/slipway/testing/smalldisk"
 )
 
 // keep opens a store that keeps itself on a disk, and the engine it has at first.
@@ -210,46 +209,6 @@ func defragment(t *testing.T, engine *etcd.Backend, done chan struct{}) (times f
 	}
 }
 
-// disk mounts a small filesystem for a test.
-func disk(t *testing.T, size string) string {
-	t.Helper()
-	need.Root(t)
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
-// occupy takes the last byte of a disk. What it returns gives all back.
-func occupy(t *testing.T, dir string) (vacate func()) {
-	t.Helper()
-	path := filepath.Join(dir, "filler")
-	file, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	for size := 16 << 20; size > 0; size /= 2 {
-		for err = nil; err == nil; {
-			_, err = file.Write(make([]byte, size))
-		}
-		if !errors.Is(err, unix.ENOSPC) {
-			t.Fatal(err)
-		}
-	}
-	return func() {
-		if err := os.Remove(path); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
 // TestFullDisk fills a disk during writes: with the guard, which sees it in time, and behind its back, so that etcd's
 // own write fails.
 func TestFullDisk(t *testing.T) {
@@ -263,7 +222,7 @@ func TestFullDisk(t *testing.T) {
 		"behind the guard's back": {plenty, http.StatusServiceUnavailable, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := disk(t, "400m")
+			dir := smalldisk.Mount(t, 400)
 			var blind atomic.Bool
 			cfg := keeper.Config{Dir: dir}
 			if c.free != nil {
@@ -302,7 +261,7 @@ func fullDisk(t *testing.T, s *store.Store, dir string, code int32, see func()) 
 	for w := range 8 {
 		writing.Go(func() { l.scribble(s, fmt.Sprintf("map-%d", w), 1<<20) })
 	}
-	vacate := occupy(t, dir)
+	vacate := smalldisk.Fill(t, dir)
 	writing.Wait() // every writer was refused
 	for _, err := range l.refused {
 		var status apierrors.APIStatus

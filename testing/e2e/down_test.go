@@ -15,6 +15,7 @@ import (
 	"github.com/slipway-dev/slipway/testing/cluster"
 	"github.com/slipway-dev/slipway/testing/images"
 	"github.com/slipway-dev/slipway/testing/need"
+	"github.com/slipway-dev/slipway/testing/smalldisk"
 )
 
 // downPod has what a Pod can leave behind: a network, a mount, a log.
@@ -41,7 +42,7 @@ func onePod(t *testing.T) (s *cluster.Slipway, disk string, args []string) {
 	}
 	tree := t.TempDir()
 	write(t, tree, "pod.yaml", downPod)
-	disk = smallDisk(t, 600)
+	disk = smalldisk.Mount(t, 600)
 	args = []string{tree, "--images", archive}
 	s = cluster.Up(onDisk{t, disk}, args...)
 	s.WaitOutput("everything is current", 1)
@@ -75,7 +76,7 @@ func TestDownAfterCrashes(t *testing.T) {
 		"the disk is full": func(t *testing.T, s *cluster.Slipway, disk string) {
 			s.Kill()
 			killContainerd(t, s)
-			takeAll(t, disk)
+			smalldisk.Fill(t, disk)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 	"github.com/slipway-dev/slipway/testing/cluster"
 	"github.com/slipway-dev/slipway/testing/images"
 	"github.com/slipway-dev/slipway/testing/need"
+	"github.com/slipway-dev/slipway/testing/smalldisk"
 )
 
 const diskWeb = `apiVersion: apps/v1
@@ -55,45 +56,6 @@ type onDisk struct {
 }
 
 func (d onDisk) TempDir() string { return d.dir }
-
-// smallDisk mounts a filesystem of so many megabytes.
-func smallDisk(t *testing.T, megabytes int) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", megabytes)); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
-// takeAll writes a file until the disk has not a byte left, and returns what removes it.
-func takeAll(t *testing.T, dir string) (giveBack func()) {
-	t.Helper()
-	path := filepath.Join(dir, "filler")
-	file, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	for size := 1 << 20; size > 0; size /= 2 {
-		for err = nil; err == nil; {
-			_, err = file.Write(make([]byte, size))
-		}
-		if !errors.Is(err, unix.ENOSPC) {
-			t.Fatal(err)
-		}
-	}
-	return func() {
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
 
 // writer makes ConfigMaps until it is stopped, and remembers what was acknowledged.
 type writer struct {
@@ -165,7 +127,7 @@ func TestFullDisk(t *testing.T) {
 	git(t, repo, "add", ".")
 	git(t, repo, "commit", "-q", "-m", "Begin")
 
-	disk := smallDisk(t, 600)
+	disk := smalldisk.Mount(t, 600)
 	s := cluster.Up(onDisk{t, disk}, repo, "--images", archive)
 	s.WaitOutput("everything is current", 1)
 	const page = "http://127.0.0.1:30082/env"
@@ -192,7 +154,7 @@ func TestFullDisk(t *testing.T) {
 		return nil
 	})
 
-	giveBack := takeAll(t, disk)
+	giveBack := smalldisk.Fill(t, disk)
 	s.Eventually("writes are refused", func() error {
 		n, refusal := w.state()
 		for _, part := range []string{"507 ", s.Data, " bytes (", "free"} {

@@ -13,6 +13,7 @@ import (
 	"github.com/slipway-dev/slipway/testing/cluster"
 	"github.com/slipway-dev/slipway/testing/images"
 	"github.com/slipway-dev/slipway/testing/need"
+	"github.com/slipway-dev/slipway/testing/smalldisk"
 )
 
 const greedyApp = `apiVersion: apps/v1
@@ -48,7 +49,7 @@ func TestPodThatFillsTheDiskIsEvicted(t *testing.T) {
 	}
 	repo := t.TempDir()
 	write(t, repo, "greedy.yaml", greedyApp)
-	disk := smallDisk(t, 700)
+	disk := smalldisk.Mount(t, 700)
 	s := cluster.Up(onDisk{t, disk}, repo, "--images", archive)
 	s.WaitOutput("everything is current", 1)
 

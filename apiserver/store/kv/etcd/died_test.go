@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/slipway-dev/slipway/apiserver/store/kv"
-	"github.com/slipway-dev/slipway/testing/need"
+	"github.com/slipway-dev/slipway/testing/smalldisk"
 )
 
 // breakWrites makes every write to the open files under dir whose name ends so fail with ENOSPC.
@@ -137,52 +137,12 @@ func TestWatchHearsWhatADyingServerAcknowledged(t *testing.T) {
 	}
 }
 
-// small mounts a filesystem of its own size for a test.
-func small(t *testing.T, size string) string {
-	t.Helper()
-	need.Root(t)
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
-
-// fill takes the last byte of a filesystem and returns what gives it back.
-func fill(t *testing.T, dir string) (free func()) {
-	t.Helper()
-	path := filepath.Join(dir, "filler")
-	file, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	for size := 16 << 20; size > 0; size /= 2 {
-		for err = nil; err == nil; {
-			_, err = file.Write(make([]byte, size))
-		}
-		if !errors.Is(err, unix.ENOSPC) {
-			t.Fatal(err)
-		}
-	}
-	return func() {
-		if err := os.Remove(path); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 func TestFullDiskLosesNothing(t *testing.T) {
-	disk := small(t, "256m")
+	disk := smalldisk.Mount(t, 256)
 	dir := filepath.Join(disk, "store")
 	b := open(t, dir)
 	acknowledged := writers(b, 16)
-	free := fill(t, disk)
+	free := smalldisk.Fill(t, disk)
 	<-b.Died()
 	all := acknowledged()
 	newest, err := b.Revision(t.Context())
@@ -198,13 +158,13 @@ func TestFullDiskLosesNothing(t *testing.T) {
 }
 
 func TestReservedSpaceTakesWhatWasAccepted(t *testing.T) {
-	disk := small(t, "256m")
+	disk := smalldisk.Mount(t, 256)
 	dir := filepath.Join(disk, "store")
 	b := open(t, dir)
 	if err := b.Reserve(32 << 20); err != nil {
 		t.Fatal(err)
 	}
-	free := fill(t, disk)
+	free := smalldisk.Fill(t, disk)
 	// Less than the log's segments and the slack take: nothing of it needs a new block.
 	for i := range 16 {
 		if _, err := b.Txn(t.Context(), []kv.Op{{Verb: kv.Put, Key: fmt.Sprintf("/%d", i), Value: make([]byte, 1<<20)}}); err != nil {
